@@ -1,0 +1,81 @@
+"""What one run was asked to do: everything the cluster needs to know to start it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+Strategy = Literal["auto", "none"]
+BatchMeaning = Literal["global", "per-rank"]
+
+
+def new_run_id(now: float | None = None) -> str:
+    """A new id that sorts by time: ``20261122-153000-ab12cd`` (UTC)."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(time.time() if now is None else now))
+    return f"{stamp}-{secrets.token_hex(3)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentRef:
+    """Captured bytes by their hash."""
+
+    key: str  #: xxh3_128, 32 hexadecimal digits
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """One ``%%train``, as submitted. Travels as JSON (``to_dict``), never pickled."""
+
+    run_id: str
+    name: str  #: what the user called it, else the notebook's name
+    source: str  #: the cell without its magic line
+    first_line: int = 2  #: line of the cell on which ``source`` starts, from 1
+    ranks: int
+    capture: tuple[ContentRef, ...] = ()  #: the pickle stream first, then its buffers
+    captured_names: tuple[str, ...] = ()
+    strategy: Strategy = "auto"
+    batch: BatchMeaning = "global"
+    seed: int | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    keep: tuple[str, ...] | None = None  #: names that come back; None: all assigned
+    timeout_s: float | None = None
+    cwd: str = ""  #: the notebook's folder
+    sys_path: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)  #: allow-listed; never journalled
+    session: str = ""  #: id of the kernel that submitted it
+    notebook: str = ""  #: path of the notebook, where it is known
+    cluster: str = ""
+    submitted: float = 0.0  #: unix time, seconds
+
+    def to_dict(self, *, for_journal: bool = False) -> dict[str, Any]:
+        """JSON values only. ``for_journal`` leaves out the values of environment variables."""
+        out = asdict(self)
+        if for_journal:
+            del out["environment"]
+        return out
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunSpec:
+        """The spec in ``data``; fields of a newer version are ignored.
+
+        Raises:
+            ValueError: a required field is missing.
+        """
+        known = {f.name for f in fields(cls)}
+        given = {k: v for k, v in data.items() if k in known}
+        given["capture"] = tuple(
+            ref if isinstance(ref, ContentRef) else ContentRef(**ref) for ref in given.get("capture", ())
+        )
+        for name in ("captured_names", "sys_path"):
+            given[name] = tuple(given.get(name, ()))
+        if given.get("keep") is not None:
+            given["keep"] = tuple(given["keep"])
+        try:
+            return cls(**given)
+        except TypeError as error:
+            raise ValueError(f"not the specification of a run: {error}") from None

@@ -1,0 +1,210 @@
+"""What the events of a run amount to: one pure function, shared by magic, view, server and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jupyter_train.record.events import Event, EventKind
+from jupyter_train.record.spec import RunSpec
+from jupyter_train.record.states import RunState, legal_move
+
+LOG_LINES_KEPT = 2000
+_CHUNKS_MERGED_AT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A metric of one rank: a value at a step. Chunks are merged now and then, so that appending stays cheap."""
+
+    chunks: tuple[tuple[NDArray[np.int64], NDArray[np.float64]], ...] = ()
+
+    def extended(self, steps: NDArray[np.int64], values: NDArray[np.float64]) -> Curve:
+        """This curve with more points behind it."""
+        chunks = (*self.chunks, (steps, values))
+        if len(chunks) > _CHUNKS_MERGED_AT:
+            chunks = ((np.concatenate([c[0] for c in chunks]), np.concatenate([c[1] for c in chunks])),)
+        return Curve(chunks)
+
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """Steps, shape ``(points,)``."""
+        return np.concatenate([c[0] for c in self.chunks]) if self.chunks else np.empty(0, np.int64)
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """Values, shape ``(points,)``; NaN and infinity are results."""
+        return np.concatenate([c[1] for c in self.chunks]) if self.chunks else np.empty(0, np.float64)
+
+    @property
+    def last(self) -> tuple[int, float] | None:
+        """The newest point."""
+        if not self.chunks or not len(self.chunks[-1][0]):
+            return None
+        steps, values = self.chunks[-1]
+        return int(steps[-1]), float(values[-1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """One progress bar of one rank."""
+
+    label: str
+    done: int
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """One piece of text that a rank, an agent or the controller wrote."""
+
+    time: float
+    rank: int | None
+    stream: str  #: stdout, stderr, remark
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageReading:
+    """What one rank (with its children) used at a time."""
+
+    time: float
+    cpu_cores: float  #: cores kept busy since the last reading
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    """Everything a reader shows of one run."""
+
+    run_id: str
+    seq: int = 0  #: number of the newest event in here
+    state: RunState | None = None
+    reason: str = ""  #: why it is in this state, where there is something to say
+    attempt: int = 0
+    spec: RunSpec | None = None
+    placement: tuple[Mapping[str, Any], ...] = ()  #: per rank: rank, local_rank, worker, host
+    changes: tuple[tuple[float, RunState], ...] = ()  #: every state with its time
+    curves: Mapping[str, Mapping[int, Curve]] = field(default_factory=dict)  #: name → rank → curve
+    usage: Mapping[int, tuple[UsageReading, ...]] = field(default_factory=dict)  #: per rank
+    progress: Mapping[tuple[int, str], Progress] = field(default_factory=dict)  #: (rank, bar id)
+    log: tuple[LogLine, ...] = ()  #: the newest LOG_LINES_KEPT
+    remarks: tuple[str, ...] = ()
+    errors: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)  #: per rank; −1: no rank's
+    artifacts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def started(self) -> float | None:
+        """Unix time of the first PENDING."""
+        return self.changes[0][0] if self.changes else None
+
+    @property
+    def running_since(self) -> float | None:
+        """Unix time of the newest attempt's RUNNING."""
+        times = [t for t, s in self.changes if s is RunState.RUNNING]
+        return times[-1] if times else None
+
+    @property
+    def ended(self) -> float | None:
+        """Unix time of the end; None while it goes on."""
+        return self.changes[-1][0] if self.state is not None and self.state.is_terminal else None
+
+
+def fold(events: Iterable[Event], view: RunView | None = None) -> RunView:
+    """``view`` with ``events`` added; pure. Events that it has already (by ``seq``) change nothing.
+
+    Raises:
+        ValueError: no view was given and there are no events.
+    """
+    for event in events:
+        if view is None:
+            view = RunView(run_id=event.run_id)
+        if event.run_id != view.run_id or (event.seq and event.seq <= view.seq):
+            continue
+        fold_one = _FOLDS.get(event.kind)
+        if fold_one is not None:
+            view = fold_one(view, event)
+        view = replace(view, seq=max(view.seq, event.seq))
+    if view is None:
+        raise ValueError("no events")
+    return view
+
+
+def _state(view: RunView, event: Event) -> RunView:
+    payload = event.payload
+    state = RunState(payload["state"])
+    if not legal_move(view.state, state):
+        return view
+    new_attempt = event.attempt != view.attempt
+    repeated = state is view.state
+    return replace(
+        view,
+        state=state,
+        reason=str(payload.get("reason") or ""),
+        attempt=event.attempt,
+        spec=RunSpec.from_dict(payload["spec"]) if payload.get("spec") else view.spec,
+        placement=tuple(payload["placement"]) if payload.get("placement") else view.placement,
+        changes=view.changes if repeated else (*view.changes, (event.time, state)),
+        progress={} if new_attempt else view.progress,
+    )
+
+
+def _metrics(view: RunView, event: Event) -> RunView:
+    rank = event.rank or 0
+    curves = dict(view.curves)
+    for name, column in event.payload["columns"].items():
+        of_ranks = dict(curves.get(name, {}))
+        of_ranks[rank] = of_ranks.get(rank, Curve()).extended(
+            np.asarray(column["step"], np.int64), np.asarray(column["value"], np.float64)
+        )
+        curves[name] = of_ranks
+    return replace(view, curves=curves)
+
+
+def _usage(view: RunView, event: Event) -> RunView:
+    rank = event.rank or 0
+    reading = UsageReading(
+        time=event.time,
+        cpu_cores=float(event.payload.get("cpu_cores", 0.0)),
+        memory_bytes=int(event.payload.get("memory_bytes", 0)),
+    )
+    return replace(view, usage={**view.usage, rank: (*view.usage.get(rank, ()), reading)})
+
+
+def _log(view: RunView, event: Event) -> RunView:
+    payload = event.payload
+    stream = str(payload.get("stream", "stdout"))
+    if stream == "progress":
+        bar = Progress(
+            label=str(payload.get("label", "")), done=int(payload["done"]), total=payload.get("total")
+        )
+        return replace(view, progress={**view.progress, (event.rank or 0, str(payload["bar"])): bar})
+    text = str(payload.get("text", ""))
+    line = LogLine(time=event.time, rank=event.rank, stream=stream, text=text)
+    view = replace(view, log=(*view.log, line)[-LOG_LINES_KEPT:])
+    if stream == "remark" and text not in view.remarks:
+        view = replace(view, remarks=(*view.remarks, text))
+    return view
+
+
+def _error(view: RunView, event: Event) -> RunView:
+    rank = -1 if event.rank is None else event.rank
+    return replace(view, errors={**view.errors, rank: event.payload})
+
+
+def _artifact(view: RunView, event: Event) -> RunView:
+    return replace(view, artifacts={**view.artifacts, str(event.payload["name"]): event.payload})
+
+
+_FOLDS = {
+    EventKind.STATE: _state,
+    EventKind.METRICS: _metrics,
+    EventKind.USAGE: _usage,
+    EventKind.LOG: _log,
+    EventKind.ERROR: _error,
+    EventKind.ARTIFACT: _artifact,
+}
