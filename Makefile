@@ -1,0 +1,50 @@
+# make demo    run the first notebook without a browser, and show what came out
+# make lab     JupyterLab, opened on the first notebook
+# make test    all tests            make test ARGS="tests/record -x"
+# make check   formatting, lint, types, import layers
+# make clean   remove what the other targets left; distclean removes .venv too
+#
+# Only Python >= 3.11 has to be there. PYTHON=/path/to/python3.12 chooses one.
+
+PYTHON ?=
+ARGS ?=
+BIN := .venv/bin
+
+# JupyterLab wants to be told that root is meant.
+ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
+
+.PHONY: help env demo lab test check format clean distclean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+env:
+	@sh tools/setup.sh "$(PYTHON)"
+
+demo: env
+	@$(BIN)/python tools/demo.py
+
+lab: env
+	$(BIN)/jupyter lab $(ROOT_FLAG) notebooks/01-first-run.ipynb
+
+test: env
+	$(BIN)/python -m pytest $(ARGS)
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy tools
+	$(BIN)/lint-imports
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf demo-output test-artifacts build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .venv
