@@ -1,6 +1,13 @@
 """The one shape of data: events, run states, RunSpec, and the fold from events to a RunView."""
 
-from jupyter_train.record.events import Event, EventKind, pack_event, unpack_event, unpack_events
+from jupyter_train.record.events import (
+    Event,
+    EventKind,
+    pack_event,
+    split_events,
+    unpack_event,
+    unpack_events,
+)
 from jupyter_train.record.spec import ContentRef, RunSpec, new_run_id
 from jupyter_train.record.states import RunState, legal_move
 from jupyter_train.record.view import Curve, Progress, RunView, fold
@@ -18,6 +25,7 @@ __all__ = [
     "legal_move",
     "new_run_id",
     "pack_event",
+    "split_events",
     "unpack_event",
     "unpack_events",
 ]

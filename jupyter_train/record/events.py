@@ -157,8 +157,8 @@ def unpack_event(data: bytes | memoryview) -> Event:
     )
 
 
-def unpack_events(data: bytes | memoryview) -> Iterator[Event]:
-    """The events in ``data``, one after the other; a half-written last one is left out."""
+def split_events(data: bytes | memoryview) -> Iterator[memoryview]:
+    """The bytes of each event in ``data``, unread; a half-written last one is left out."""
     view = memoryview(data)
     at = 0
     while at + 4 <= len(view):
@@ -166,5 +166,15 @@ def unpack_events(data: bytes | memoryview) -> Iterator[Event]:
         end = at + 4 + length
         if end > len(view):
             return
-        yield unpack_event(view[at:end])
+        yield view[at:end]
         at = end
+
+
+def unpack_events(data: bytes | memoryview) -> Iterator[Event]:
+    """The events in ``data``, one after the other; a half-written last one is left out.
+
+    Raises:
+        ValueError: an event before the last is damaged or of a newer version.
+    """
+    for piece in split_events(data):
+        yield unpack_event(piece)

@@ -1,0 +1,311 @@
+"""The writer of a journal: takes numbered events from the controller, puts them on disk in groups.
+
+The controller lives in the scheduler's event loop, which must never wait for a
+disk: ``append`` only puts events in a bounded queue, and a thread of the
+writer's own commits what has gathered. Reading is in :mod:`jupyter_train.store.reader`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+from jupyter_train._version import __version__
+from jupyter_train.record import Event, EventKind, pack_event
+from jupyter_train.store.backlog import Backlog, Gap, Item
+from jupyter_train.store.liveness import HEARTBEAT_S, this_process
+from jupyter_train.store.rows import Batch, read_summary, write_batches, write_mark, write_summary
+from jupyter_train.store.schema import open_for_writing
+from jupyter_train.store.summary import RunSummary, summarize, without_environment
+
+logger = logging.getLogger(__name__)
+
+GATHER_S = 0.05
+BACKLOG_BYTES = 64 * 2**20
+_TRANSACTION_BYTES = 8 * 2**20
+_ROW_BYTES = 2**20
+_RETRY_S = (0.1, 0.3, 1.0, 3.0)
+
+Connect = Callable[[Path], sqlite3.Connection]
+
+
+class JournalWriter:
+    """The only writer of the journal at ``path``, which is made where it is missing.
+
+    Where the disk refuses (full, an error, locked by somebody), events wait in
+    memory and are tried again; beyond ``backlog_bytes`` metrics, usage and
+    logs are left out, and a remark in the run's log says which. The run goes on.
+
+    Raises:
+        StoreTooNew, StoreDamaged: something else lies at ``path``.
+        OSError, sqlite3.Error: no journal can be made there.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        backlog_bytes: int = BACKLOG_BYTES,
+        gather_s: float = GATHER_S,
+        heartbeat_s: float = HEARTBEAT_S,
+        connect: Connect = open_for_writing,
+    ) -> None:
+        self.path = Path(path)
+        self._gather_s = gather_s
+        self._heartbeat_s = heartbeat_s
+        self._connect = connect
+        self._changed = threading.Condition()
+        # Guarded by _changed:
+        self._backlog = Backlog(backlog_bytes)
+        self._written = 0  #: of the backlog's ``added``
+        self._committed: dict[str, int] = {}
+        self._hurry = 0  #: callers of flush that wait
+        self._trouble = ""
+        self._give_up_at: float | None = None  #: monotonic; set once closing
+        # The thread's own, after the start:
+        self._db: sqlite3.Connection | None = connect(self.path)
+        self._mark = this_process(self.path.stem, __version__, time.time())
+        self._summaries: dict[str, RunSummary] = {}
+        write_mark(self._db, self._mark)
+        self._thread = threading.Thread(
+            target=self._run, name=f"jupyter-train-journal-{self.path.stem}", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written at the moment, as a sentence; "" while all is well."""
+        with self._changed:
+            return self._trouble
+
+    def append(self, run_id: str, events: Sequence[Event], packed: Sequence[bytes] | None = None) -> None:
+        """Hand over ``events`` of one run, numbered from 1 without a break; never waits for the disk.
+
+        Any thread. ``packed`` are the same events in bytes, where the caller
+        has them already. What was handed over before (by its number) is
+        written once.
+
+        Raises:
+            ValueError: an event is of another run or has no number; nothing is taken then.
+            TypeError: an event holds what cannot be packed; nothing is taken then.
+            RuntimeError: the writer is closed.
+        """
+        ready = []
+        for at, event in enumerate(events):
+            if event.run_id != run_id or event.seq < 1:
+                raise ValueError(f"not a numbered event of run {run_id}: {event.run_id} number {event.seq}")
+            data = None if packed is None else packed[at]
+            if event.kind is EventKind.STATE and "environment" in (event.payload.get("spec") or ()):
+                spec = without_environment(event.payload["spec"])
+                event, data = _with_spec(event, spec), None  # noqa: PLW2901
+            ready.append((event, pack_event(event) if data is None else data))
+        with self._changed:
+            if self._give_up_at is not None:
+                raise RuntimeError("the journal is closed")
+            was_empty = not self._backlog
+            for event, data in ready:
+                self._backlog.add(event, data)
+            if was_empty:
+                self._changed.notify_all()
+
+    def committed(self, run_id: str) -> int:
+        """Number of the newest event of ``run_id`` that is in the file (or given up), 0 if there is none."""
+        with self._changed:
+            return self._committed.get(run_id, 0)
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Wait up to ``timeout`` seconds until all that was handed over is in the file; whether it is.
+
+        Not for the scheduler's event loop: it waits for the disk.
+        """
+        with self._changed:
+            self._hurry += 1
+            self._changed.notify_all()
+            try:
+                target = self._backlog.added + self._backlog.open_gaps
+                return self._changed.wait_for(lambda: self._written >= target, timeout)
+            finally:
+                self._hurry -= 1
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Write what is left, within ``timeout`` seconds if the disk lets us; twice does nothing.
+
+        A journal in which no run ever was is removed.
+        """
+        with self._changed:
+            if self._give_up_at is None:
+                self._give_up_at = time.monotonic() + timeout
+            self._changed.notify_all()
+        self._thread.join(timeout + 2 * self._gather_s + 5.0)
+
+    # The writer's thread from here on.
+
+    def _run(self) -> None:
+        beat_at = time.monotonic() + self._heartbeat_s
+        batch: list[Item | Gap] = []
+        failures = 0
+        while True:
+            if not batch:
+                batch = self._next_batch(beat_at)
+            if not batch and self._is_closing():
+                break
+            try:
+                if self._db is None:
+                    self._db = self._connect(self.path)
+                if batch:
+                    summaries = self._write(self._db, batch)
+                    self._note_written(batch, summaries)
+                    batch = []
+                if time.monotonic() >= beat_at:
+                    beat_at = time.monotonic() + self._heartbeat_s
+                    if self._has_active_run():
+                        self._db.execute("UPDATE controller SET heartbeat = ?", (time.time(),))
+                failures = 0
+            except Exception as error:  # whatever it is: this thread is the journal of every run
+                self._note_failure(error)
+                if self._is_closing(past_deadline=True):
+                    logger.error("%s was closed while it could not be written: %s", self.path, error)
+                    break
+                self._rest(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
+                failures += 1
+        self._end()
+
+    def _next_batch(self, until: float) -> list[Item | Gap]:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._backlog or self._give_up_at is not None, max(0.0, until - time.monotonic())
+            )
+            if not self._backlog:
+                return []
+            # One commit for all that comes within a blink.
+            self._changed.wait_for(lambda: self._hurry or self._give_up_at is not None, self._gather_s)
+            return self._backlog.take(_TRANSACTION_BYTES)
+
+    def _write(self, db: sqlite3.Connection, batch: list[Item | Gap]) -> list[RunSummary]:
+        """One transaction: the events, and the summary of each of their runs."""
+        batches: list[Batch] = []
+        summaries: list[RunSummary] = []
+        for run_id, items in groupby(sorted(batch, key=lambda i: i.run_id), key=lambda i: i.run_id):
+            before = self._summaries.get(run_id) or read_summary(db, run_id) or RunSummary(run_id=run_id)
+            new = [_item(i, before.attempt) for i in items if i.seq > before.seq]
+            if new:
+                summaries.append(_summed_up(before, new))
+                batches.extend(_batches(run_id, new))
+        ends = any(s.state is not None and s.state.is_terminal for s in summaries)
+        # In WAL mode NORMAL outlives kill -9, not a power cut: the end of a run is worth a sync.
+        db.execute(f"PRAGMA synchronous = {'FULL' if ends else 'NORMAL'}")
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            write_batches(db, batches)
+            for summary in summaries:
+                write_summary(db, summary)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        return summaries
+
+    def _note_written(self, batch: list[Item | Gap], summaries: list[RunSummary]) -> None:
+        self._summaries.update({s.run_id: s for s in summaries})
+        with self._changed:
+            self._backlog.release(batch)
+            self._written += len(batch)
+            for item in batch:
+                self._committed[item.run_id] = max(item.seq, self._committed.get(item.run_id, 0))
+            if self._trouble:
+                logger.warning("%s can be written again", self.path)
+            self._trouble = ""
+            self._changed.notify_all()
+
+    def _note_failure(self, error: Exception) -> None:
+        with self._changed:
+            if not self._trouble:
+                logger.error("%s cannot be written, its events wait in memory: %s", self.path, error)
+            self._trouble = f"{self.path} cannot be written ({error}); new events wait in memory."
+        db, self._db = self._db, None  # after an I/O error SQLite's connection may stay broken: begin anew
+        if db is not None:
+            try:
+                db.close()
+            except sqlite3.Error:
+                pass  # it is given up in any case
+
+    def _rest(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._give_up_at is not None, seconds)
+        if self._is_closing():
+            time.sleep(0.05)
+
+    def _is_closing(self, *, past_deadline: bool = False) -> bool:
+        with self._changed:
+            if self._give_up_at is None:
+                return False
+            return not past_deadline or time.monotonic() >= self._give_up_at
+
+    def _has_active_run(self) -> bool:
+        return any(s.state is not None and not s.state.is_terminal for s in self._summaries.values())
+
+    def _end(self) -> None:
+        db, self._db = self._db, None
+        if db is None:
+            return
+        try:
+            used = db.execute("SELECT EXISTS (SELECT 1 FROM batches)").fetchone()[0]
+            db.execute("UPDATE controller SET closed = ?, heartbeat = ?", (time.time(), time.time()))
+            db.close()
+            if not used:
+                for suffix in ("", "-wal", "-shm"):
+                    self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        except (sqlite3.Error, OSError) as error:
+            logger.error("%s could not be closed in order: %s", self.path, error)
+
+
+def _with_spec(event: Event, spec: dict[str, object]) -> Event:
+    return replace(event, payload={**event.payload, "spec": spec})
+
+
+def _item(item: Item | Gap, attempt: int) -> Item:
+    """``item``, where it is a gap the remark that stands in its place."""
+    if isinstance(item, Item):
+        return item
+    which = f"number {item.seq}" if item.count == 1 else f"numbers {item.first_seq} to {item.seq}"
+    remark = Event(
+        run_id=item.run_id,
+        seq=item.seq,
+        attempt=attempt,
+        time=time.time(),
+        kind=EventKind.LOG,
+        payload={
+            "stream": "remark",
+            "text": f"{item.count} events ({which}: metrics, usage or output) are missing here: "
+            "the disk of the journal was full or failed.",
+        },
+    )
+    return Item(run_id=item.run_id, seq=item.seq, data=pack_event(remark), event=None)
+
+
+def _summed_up(summary: RunSummary, items: Sequence[Item]) -> RunSummary:
+    summary = summarize([i.event for i in items if i.event is not None], summary)
+    return replace(summary, seq=items[-1].seq)
+
+
+def _batches(run_id: str, items: Sequence[Item]) -> list[Batch]:
+    """``items`` in rows of about a megabyte: a reader that wants the last events reads little."""
+    rows: list[list[Item]] = [[]]
+    size = 0
+    for item in items:
+        if size >= _ROW_BYTES:
+            rows.append([])
+            size = 0
+        rows[-1].append(item)
+        size += len(item.data)
+    return [
+        Batch(run_id=run_id, first_seq=row[0].seq, last_seq=row[-1].seq, data=b"".join(i.data for i in row))
+        for row in rows
+    ]

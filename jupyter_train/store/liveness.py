@@ -1,0 +1,75 @@
+"""Whether the controller that writes a journal still lives: who does not is said to have LOST its runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+HEARTBEAT_S = 5.0  #: while a run goes on
+SILENT_AFTER_S = 30.0  #: covers a busy disk and clocks that differ a little
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerMark:
+    """What a controller says of itself in its journal."""
+
+    controller: str
+    version: str  #: of jupyter_train
+    hostname: str
+    boot: str  #: this boot of this machine (and, on Linux, this pid namespace); "" where it cannot be told
+    pid: int
+    process_start: int | None  #: start of the process, in the kernel's ticks since boot: pids are used again
+    heartbeat: float  #: unix time, seconds
+    closed: float | None = None  #: unix time at which it ended on purpose
+
+
+def this_process(controller: str, version: str, now: float) -> ControllerMark:
+    """The mark of the calling process."""
+    return ControllerMark(
+        controller=controller,
+        version=version,
+        hostname=socket.gethostname(),
+        boot=this_boot(),
+        pid=os.getpid(),
+        process_start=process_start(os.getpid()),
+        heartbeat=now,
+    )
+
+
+def is_silent(mark: ControllerMark, *, now: float, boot: str, start_of: Callable[[int], int | None]) -> bool:
+    """Whether that controller is gone, as far as a reader can tell; pure.
+
+    In the same boot of the same machine its process is looked up, so that a
+    suspended laptop loses nothing; elsewhere the heartbeat must be recent.
+    """
+    if mark.closed is not None:
+        return True
+    if mark.boot and mark.boot == boot and mark.process_start is not None:
+        return start_of(mark.pid) != mark.process_start
+    return now - mark.heartbeat > SILENT_AFTER_S
+
+
+def this_boot() -> str:
+    """Names this boot of this machine and this pid namespace; "" where there is no such name."""
+    if not sys.platform.startswith("linux"):
+        return ""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def process_start(pid: int) -> int | None:
+    """When process ``pid`` started, in ticks since boot; None if there is none, or only its zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    # The command's name stands in brackets and may itself hold spaces and brackets.
+    rest = stat.rpartition(b")")[2].split()
+    return None if rest[0] in (b"Z", b"X") else int(rest[19])

@@ -1,0 +1,151 @@
+"""The tables of one journal, and how a connection to it is opened.
+
+A journal is an SQLite file in WAL mode with one writer. Readers in other
+processes see whole transactions only, whatever happens to the writer.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from jupyter_train.errors import StoreDamaged, StoreError, StoreTooNew
+from jupyter_train.home import private_folder
+
+VERSION = 1  #: of the tables; ``PRAGMA user_version``
+APPLICATION_ID = 0x4A54524E  # "JTRN": tells our files from any other SQLite file
+LOCK_WAIT_S = 5.0
+
+_TABLES = f"""
+CREATE TABLE controller (
+    one            INTEGER PRIMARY KEY CHECK (one = 1),
+    controller     TEXT NOT NULL,
+    version        TEXT NOT NULL,
+    hostname       TEXT NOT NULL,
+    boot           TEXT NOT NULL,
+    pid            INTEGER NOT NULL,
+    process_start  INTEGER,
+    heartbeat      REAL NOT NULL,
+    closed         REAL
+);
+CREATE TABLE runs (
+    run_id         TEXT PRIMARY KEY,
+    seq            INTEGER NOT NULL,
+    name           TEXT NOT NULL,
+    state          TEXT,
+    reason         TEXT NOT NULL,
+    attempt        INTEGER NOT NULL,
+    ranks          INTEGER NOT NULL,
+    started        REAL,
+    running_since  REAL,
+    ended          REAL,
+    metrics        TEXT NOT NULL,
+    session        TEXT NOT NULL,
+    notebook       TEXT NOT NULL,
+    cluster        TEXT NOT NULL,
+    spec           TEXT NOT NULL
+);
+CREATE TABLE batches (
+    run_id         TEXT NOT NULL,
+    first_seq      INTEGER NOT NULL,
+    last_seq       INTEGER NOT NULL,
+    data           BLOB NOT NULL,
+    PRIMARY KEY (run_id, last_seq)
+);
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VERSION};
+"""
+
+
+def open_for_writing(path: Path) -> sqlite3.Connection:
+    """A connection for the only writer; file and tables are made where they are missing.
+
+    The file is readable by its owner only, and so are the two files that
+    SQLite keeps beside it (they take its mode). The connection may be used by
+    one thread at a time, any thread.
+
+    Raises:
+        StoreTooNew, StoreDamaged: something else lies there.
+        OSError, sqlite3.Error: the disk refuses.
+    """
+    private_folder(path.parent)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+    db = sqlite3.connect(path, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
+    try:
+        try:
+            empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            raise told(path, error) from error
+        if not empty:
+            check_version(db, path)
+        # Where WAL cannot be had (some network disks), SQLite stays with its rollback journal: slower, as safe.
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA trusted_schema = OFF")
+        if empty:
+            db.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection | None:
+    """A read-only connection; None where the journal is gone or has no tables yet.
+
+    Raises:
+        StoreTooNew, StoreDamaged: the file cannot be read as a journal.
+    """
+    if not path.is_file():
+        return None
+    try:
+        db = sqlite3.connect(_uri(path), uri=True, timeout=LOCK_WAIT_S, isolation_level=None)
+        try:
+            db.execute("PRAGMA trusted_schema = OFF")
+            if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                db.close()
+                return None
+            check_version(db, path)
+        except BaseException:
+            db.close()
+            raise
+    except sqlite3.Error as error:
+        if not path.exists():  # removed while we looked: an unused journal goes when its controller ends
+            return None
+        raise told(path, error) from error
+    return db
+
+
+def _uri(path: Path) -> str:
+    # A journal in a folder that we may not write to (a copy, another user's) cannot get the files that WAL needs;
+    # with no WAL beside it everything is in the main file, and SQLite may read that alone.
+    alone = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
+    return f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
+
+
+def check_version(db: sqlite3.Connection, path: Path) -> None:
+    """Whether the tables are ones that we know.
+
+    Raises:
+        StoreTooNew: a newer jupyter_train made them.
+        StoreDamaged: it is no journal.
+    """
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID or version < 1:
+        raise StoreDamaged(f"{path} is not a journal of jupyter_train; move it out of that folder.")
+    if version > VERSION:
+        raise StoreTooNew(
+            f"{path} was written by a newer jupyter_train (journal version {version}; "
+            f"this one reads up to {VERSION}). Upgrade with  pip install -U jupyter_train."
+        )
+
+
+def told(path: Path, error: Exception) -> StoreError:
+    """``error`` of a read from the journal at ``path``, as a sentence."""
+    return StoreDamaged(f"{path} cannot be read: {error}. Its runs are not shown; other journals are.")
