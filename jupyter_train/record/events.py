@@ -6,7 +6,8 @@ Bytes of one event, little endian::
     u8  version (1)
     u32 length of the head
     head: JSON, UTF-8; an array in the payload stands as {"$a": [dtype, shape, offset, bytes]},
-          a float that JSON lacks as {"$f": "nan" | "inf" | "-inf"}
+          a float that JSON lacks as {"$f": "nan" | "inf" | "-inf"},
+          a key that begins with "$" has one "$" more
     arrays: C order, one after the other
 
 Events are self-delimiting, so that a file or a stream of them needs no index,
@@ -80,12 +81,17 @@ class _Encoder:
         if isinstance(value, float) and not math.isfinite(value):
             return {"$f": "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"}
         if isinstance(value, Mapping):
-            return {str(k): self.encode(v) for k, v in value.items()}
+            return {_escaped(str(k)): self.encode(v) for k, v in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.encode(v) for v in value]
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
         raise TypeError(f"an event cannot carry a {type(value).__name__}")
+
+
+def _escaped(key: str) -> str:
+    # Metrics and parameters are named by anybody: a curve called "$a" is no array.
+    return "$" + key if key.startswith("$") else key
 
 
 def _decode(value: Any, arrays: memoryview) -> Any:
@@ -98,7 +104,7 @@ def _decode(value: Any, arrays: memoryview) -> Any:
             return np.frombuffer(arrays[offset : offset + size], kind).reshape(shape)
         if "$f" in value:
             return float(value["$f"])
-        return {k: _decode(v, arrays) for k, v in value.items()}
+        return {k[1:] if k.startswith("$") else k: _decode(v, arrays) for k, v in value.items()}
     if isinstance(value, list):
         return [_decode(v, arrays) for v in value]
     return value
@@ -144,17 +150,35 @@ def unpack_event(data: bytes | memoryview) -> Event:
         raise ValueError(f"event of version {version}; this jupyter_train reads version {VERSION}")
     if length + 4 != len(view) or _PREFIX.size + head_size > len(view):
         raise ValueError("event cut short")
-    head = json.loads(bytes(view[_PREFIX.size : _PREFIX.size + head_size]))
-    return Event(
-        run_id=head["run_id"],
-        seq=head["seq"],
-        attempt=head["attempt"],
-        rank=head["rank"],
-        rank_seq=head["rank_seq"],
-        time=head["time"],
-        kind=EventKind(head["kind"]),
-        payload=_decode(head["payload"], view[_PREFIX.size + head_size :]),
-    )
+    try:
+        head = json.loads(bytes(view[_PREFIX.size : _PREFIX.size + head_size]))
+        event = Event(
+            run_id=head["run_id"],
+            seq=head["seq"],
+            attempt=head["attempt"],
+            rank=head["rank"],
+            rank_seq=head["rank_seq"],
+            time=head["time"],
+            kind=EventKind(head["kind"]),
+            payload=_decode(head["payload"], view[_PREFIX.size + head_size :]),
+        )
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"damaged event: {error!r}") from None
+    _check(event)
+    return event
+
+
+def _check(event: Event) -> None:
+    """Whether the fields have the types that the controller, which reads what ranks send, relies on."""
+    numbers = (event.seq, event.attempt, event.rank_seq, 0 if event.rank is None else event.rank)
+    if not (
+        isinstance(event.run_id, str)
+        and all(type(n) is int and 0 <= n < 2**63 for n in numbers)
+        and type(event.time) in (int, float)
+        and math.isfinite(event.time)
+        and isinstance(event.payload, dict)
+    ):
+        raise ValueError("damaged event: a field is not of its type")
 
 
 def split_events(data: bytes | memoryview) -> Iterator[memoryview]:

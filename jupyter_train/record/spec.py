@@ -68,14 +68,14 @@ class RunSpec:
         """
         known = {f.name for f in fields(cls)}
         given = {k: v for k, v in data.items() if k in known}
-        given["capture"] = tuple(
-            ref if isinstance(ref, ContentRef) else ContentRef(**ref) for ref in given.get("capture", ())
-        )
-        for name in ("captured_names", "sys_path"):
-            given[name] = tuple(given.get(name, ()))
-        if given.get("keep") is not None:
-            given["keep"] = tuple(given["keep"])
         try:
+            given["capture"] = tuple(
+                ref if isinstance(ref, ContentRef) else ContentRef(**ref) for ref in given.get("capture", ())
+            )
+            for name in ("captured_names", "sys_path"):
+                given[name] = tuple(given.get(name, ()))
+            if given.get("keep") is not None:
+                given["keep"] = tuple(given["keep"])
             return cls(**given)
         except TypeError as error:
             raise ValueError(f"not the specification of a run: {error}") from None

@@ -14,6 +14,7 @@ from jupyter_train.record.spec import RunSpec
 from jupyter_train.record.states import RunState, legal_move
 
 LOG_LINES_KEPT = 2000
+USAGE_READINGS_KEPT = 4096
 _CHUNKS_MERGED_AT = 64
 
 
@@ -25,10 +26,19 @@ class Curve:
 
     def extended(self, steps: NDArray[np.int64], values: NDArray[np.float64]) -> Curve:
         """This curve with more points behind it."""
+        if not len(steps):
+            return self
         chunks = (*self.chunks, (steps, values))
-        if len(chunks) > _CHUNKS_MERGED_AT:
-            chunks = ((np.concatenate([c[0] for c in chunks]), np.concatenate([c[1] for c in chunks])),)
-        return Curve(chunks)
+        if len(chunks) <= _CHUNKS_MERGED_AT:
+            return Curve(chunks)
+        # Only as far back as chunks are small: each point is copied log(n) times, not once per merge.
+        first, points = len(chunks) - 1, len(steps)
+        while first and len(chunks[first - 1][0]) <= 2 * points:
+            first -= 1
+            points += len(chunks[first][0])
+        small = chunks[first:]
+        merged = (np.concatenate([c[0] for c in small]), np.concatenate([c[1] for c in small]))
+        return Curve((*chunks[:first], merged))
 
     @property
     def steps(self) -> NDArray[np.int64]:
@@ -43,7 +53,7 @@ class Curve:
     @property
     def last(self) -> tuple[int, float] | None:
         """The newest point."""
-        if not self.chunks or not len(self.chunks[-1][0]):
+        if not self.chunks:
             return None
         steps, values = self.chunks[-1]
         return int(steps[-1]), float(values[-1])
@@ -90,7 +100,9 @@ class RunView:
     placement: tuple[Mapping[str, Any], ...] = ()  #: per rank: rank, local_rank, worker, host
     changes: tuple[tuple[float, RunState], ...] = ()  #: every state with its time
     curves: Mapping[str, Mapping[int, Curve]] = field(default_factory=dict)  #: name → rank → curve
-    usage: Mapping[int, tuple[UsageReading, ...]] = field(default_factory=dict)  #: per rank
+    usage: Mapping[int, tuple[UsageReading, ...]] = field(
+        default_factory=dict
+    )  #: per rank; thinned in long runs
     progress: Mapping[tuple[int, str], Progress] = field(default_factory=dict)  #: (rank, bar id)
     log: tuple[LogLine, ...] = ()  #: the newest LOG_LINES_KEPT
     remarks: tuple[str, ...] = ()
@@ -117,6 +129,9 @@ class RunView:
 def fold(events: Iterable[Event], view: RunView | None = None) -> RunView:
     """``view`` with ``events`` added; pure. Events that it has already (by ``seq``) change nothing.
 
+    A payload that is not as documented is passed over: ranks run anybody's
+    code, and one odd event must not hide the run.
+
     Raises:
         ValueError: no view was given and there are no events.
     """
@@ -127,7 +142,10 @@ def fold(events: Iterable[Event], view: RunView | None = None) -> RunView:
             continue
         fold_one = _FOLDS.get(event.kind)
         if fold_one is not None:
-            view = fold_one(view, event)
+            try:
+                view = fold_one(view, event)
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+                pass
         view = replace(view, seq=max(view.seq, event.seq))
     if view is None:
         raise ValueError("no events")
@@ -157,10 +175,12 @@ def _metrics(view: RunView, event: Event) -> RunView:
     rank = event.rank or 0
     curves = dict(view.curves)
     for name, column in event.payload["columns"].items():
+        steps = np.asarray(column["step"], np.int64)
+        values = np.asarray(column["value"], np.float64)
+        if steps.ndim != 1 or steps.shape != values.shape:
+            raise ValueError(f"steps and values of {name!r} differ in number")
         of_ranks = dict(curves.get(name, {}))
-        of_ranks[rank] = of_ranks.get(rank, Curve()).extended(
-            np.asarray(column["step"], np.int64), np.asarray(column["value"], np.float64)
-        )
+        of_ranks[rank] = of_ranks.get(rank, Curve()).extended(steps, values)
         curves[name] = of_ranks
     return replace(view, curves=curves)
 
@@ -172,7 +192,10 @@ def _usage(view: RunView, event: Event) -> RunView:
         cpu_cores=float(event.payload.get("cpu_cores", 0.0)),
         memory_bytes=int(event.payload.get("memory_bytes", 0)),
     )
-    return replace(view, usage={**view.usage, rank: (*view.usage.get(rank, ()), reading)})
+    readings = (*view.usage.get(rank, ()), reading)
+    if len(readings) > USAGE_READINGS_KEPT:
+        readings = readings[::-2][::-1]  # every second one, the newest among them
+    return replace(view, usage={**view.usage, rank: readings})
 
 
 def _log(view: RunView, event: Event) -> RunView:

@@ -121,20 +121,26 @@ def without_environment(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_json(value: Any) -> str:
-    """JSON text of plain values, NaN and infinity coded as in events: ``{"$f": "nan"}``."""
+    """JSON text of plain values, coded as in events: NaN is ``{"$f": "nan"}``, a key ``$f`` is ``$$f``."""
     return json.dumps(_finite(value), separators=(",", ":"))
 
 
 def from_json(text: str) -> Any:
     """What :func:`to_json` was given (tuples as lists)."""
-    return json.loads(text, object_hook=lambda d: float(d["$f"]) if d.keys() == {"$f"} else d)
+    return json.loads(text, object_hook=_decoded)
+
+
+def _decoded(pairs: dict[str, Any]) -> Any:
+    if pairs.keys() == {"$f"}:
+        return float(pairs["$f"])
+    return {k[1:] if k.startswith("$") else k: v for k, v in pairs.items()}
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return {"$f": repr(float(value))}
     if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {"$" + str(k) if str(k).startswith("$") else str(k): _finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(v) for v in value]
     if value is None or isinstance(value, (bool, int, float, str)):
