@@ -11,8 +11,8 @@ new_enough() {
 
 if [ -n "$wanted" ]; then
     if ! new_enough "$wanted"; then
-        echo "jupyter_train needs Python 3.11 or newer, but PYTHON=$wanted is" \
-            "$("$wanted" --version 2>&1 || true)." >&2
+        found=$("$wanted" --version 2>/dev/null) || found="no Python that starts"
+        echo "jupyter_train needs Python 3.11 or newer, but PYTHON=$wanted is $found." >&2
         exit 2
     fi
     exec "$wanted" "$here/setup_venv.py"
@@ -24,7 +24,7 @@ for python in python3 python3.13 python3.12 python3.11 python; do
     fi
 done
 
-echo "jupyter_train needs Python 3.11 or newer; python3 here is" \
-    "$(python3 --version 2>&1 || true)." \
+found=$(python3 --version 2>/dev/null) || found="missing"
+echo "jupyter_train needs Python 3.11 or newer; python3 here is $found." \
     "Install a newer one, or say where one is:  make PYTHON=/path/to/python3.12 ..." >&2
 exit 2
