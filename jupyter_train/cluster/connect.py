@@ -1,0 +1,317 @@
+"""Which cluster a kernel works with: found, started or given, and connected to once.
+
+A kernel process has one `Connection` per cluster, and one of them is the
+current one. Nothing here is printed: remarks lie in `Connection.remarks`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jupyter_train.cluster import local, records
+from jupyter_train.cluster.connection import Connection, Kind
+from jupyter_train.cluster.records import ClusterRecord
+from jupyter_train.errors import ClusterError, ClusterUnreachable
+
+if TYPE_CHECKING:
+    from distributed import Client, Security
+
+ADDRESS = re.compile(r"[a-z]+://\S+")
+HOST_AND_PORT = re.compile(r"[A-Za-z0-9_.-]+:[0-9]{1,5}")
+CONNECT_TIMEOUT_S = 15.0
+
+
+class Session:
+    """The connections of one kernel process. Every method may be called from any thread."""
+
+    def __init__(self, home: Path | None = None) -> None:
+        self._home = home
+        self._lock = threading.RLock()
+        self._connections: dict[str, Connection] = {}  # by address
+        self._current: Connection | None = None
+        self._pid = os.getpid()
+
+    @property
+    def current(self) -> Connection | None:
+        """The cluster that a run without ``--cluster`` goes to, if there is one."""
+        with self._lock:
+            self._forget_if_forked()
+            return self._current
+
+    def open(self, name: str | None = None, *, ranks: int | None = None) -> Connection:
+        """The cluster for a run of so many ranks: see `open_cluster`."""
+        with self._lock:
+            self._forget_if_forked()
+            connection = self._current_or_local(ranks) if name is None else self._resolve(name, ranks)
+            if self._current is None:
+                self._current = connection
+            if connection.kind == "local":
+                self._make_room(connection, ranks)
+            return connection
+
+    def use(self, target: str | Client) -> Connection:
+        """Make a cluster the current one: see `use`."""
+        with self._lock:
+            self._forget_if_forked()
+            connection = self._resolve(target, None) if isinstance(target, str) else self._from_client(target)
+            self._current = connection
+            return connection
+
+    def stop(self, name: str | None = None) -> str:
+        """End a cluster: see `stop`."""
+        with self._lock:
+            self._forget_if_forked()
+            connection = self._current if name is None else self._known(name)
+            if connection is not None and connection.is_alive:
+                self._drop(connection)
+                connection.stop()
+                return connection.name
+            record = self._record(name or "local")
+            if record is None:
+                raise ClusterError(_no_cluster(name or "local", self._home))
+        local.stop_record(record, root=self._home)
+        return record.name
+
+    def close(self) -> None:
+        """Let go of every cluster; they live on. Twice does nothing."""
+        with self._lock:
+            for connection in list(self._connections.values()):
+                self._drop(connection)
+                connection.close()
+
+    # -- finding
+
+    def _current_or_local(self, ranks: int | None) -> Connection:
+        current = self._current
+        if current is None:
+            return self._local(ranks)
+        if current.is_alive:
+            return current
+        self._drop(current)
+        current.close()
+        if current.kind == "local":  # it ended while nobody needed it
+            return self._local(ranks)
+        raise ClusterUnreachable(
+            f"the cluster {current.name} is gone. Start it again and  %train cluster use {current.name},  "
+            "or run the cell again to train on this machine"
+        )
+
+    def _resolve(self, name: str, ranks: int | None) -> Connection:
+        if name == "local":
+            return self._local(ranks)
+        known = self._known(name)
+        if known is not None:
+            if known.is_alive:
+                return known
+            self._drop(known)
+            known.close()
+        record = self._record(name)
+        if record is not None:
+            return self._connect_record(record)
+        if HOST_AND_PORT.fullmatch(name):
+            name = f"tcp://{name}"
+        if ADDRESS.fullmatch(name):
+            return self._connect(name, name=name, kind="address", security=None)
+        raise ClusterError(_no_cluster(name, self._home))
+
+    def _known(self, name: str) -> Connection | None:
+        if name == "local":
+            name = local.local_name()
+        return next((c for c in self._connections.values() if name in (c.name, c.address)), None)
+
+    def _record(self, name: str) -> ClusterRecord | None:
+        if name == "local":
+            return local.find_local(self._home)
+        return next((r for r in records.live(self._home) if name in (r.name, r.address)), None)
+
+    # -- connecting
+
+    def _local(self, ranks: int | None) -> Connection:
+        """Ours, started where it is not running. Twice: the found one may be ending just now."""
+        for attempt in range(2):
+            with local.starting(ranks, home=self._home) as start:
+                import distributed  # noqa: F401  0.5 s that pass while the supervisor starts
+
+                record = start.wait()
+            try:
+                return self._connect_record(record)
+            except ClusterUnreachable:
+                if attempt:
+                    raise
+        raise AssertionError("not reached")
+
+    def _connect_record(self, record: ClusterRecord) -> Connection:
+        known = self._connections.get(record.address)
+        if known is not None and known.is_alive:
+            return known
+        from jupyter_train.cluster.security import cluster_security
+
+        return self._connect(
+            record.address,
+            name=record.name,
+            kind="local",
+            security=cluster_security(record.folder(self._home)),
+            record=record,
+        )
+
+    def _connect(
+        self,
+        address: str,
+        *,
+        name: str,
+        kind: Kind,
+        security: Security | None,
+        record: ClusterRecord | None = None,
+    ) -> Connection:
+        from distributed import Client
+
+        try:
+            client = Client(
+                address,
+                security=security,
+                set_as_default=False,
+                timeout=CONNECT_TIMEOUT_S,
+                name="Client-jupyter-train",
+            )
+        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+            raise ClusterUnreachable(
+                f"nothing answers at {address}: {_first_line(error)}. Is a Dask scheduler running there, can this "
+                "machine reach it, and does it use TLS (tls://) with the certificates of your Dask config?"
+            ) from error
+        try:
+            return self._take(client, name=name, kind=kind, record=record)
+        except BaseException:
+            with suppress(OSError, TimeoutError):
+                client.close(timeout=2)
+            raise
+
+    def _from_client(self, client: Client) -> Connection:
+        for connection in self._connections.values():
+            if connection.client is client and connection.is_alive:
+                return connection
+        if getattr(client, "asynchronous", False):
+            raise ClusterError("an asynchronous Client cannot be used: make one without asynchronous=True")
+        if client.status != "running":
+            raise ClusterUnreachable(f"the Client is {client.status}: connect it, then use it")
+        return self._take(client, name=str(client.scheduler.address), kind="client", record=None)
+
+    def _take(self, client: Client, *, name: str, kind: Kind, record: ClusterRecord | None) -> Connection:
+        from jupyter_train.cluster import environment
+        from jupyter_train.control.client import ControllerClient, ensure
+        from jupyter_train.runtime.agent import Agent
+
+        if record is None:  # ours has our fingerprint
+            environment.check(client, name=name)
+        ensure(client, Agent())
+        connection = Connection(
+            name=name, kind=kind, client=client, control=ControllerClient(client), record=record
+        )
+        self._connections[connection.address] = connection
+        return connection
+
+    def _make_room(self, connection: Connection, ranks: int | None) -> None:
+        record = connection.record
+        assert record is not None
+        wanted = ranks or record.workers
+        there = len(connection.workers())
+        if ranks is not None and ranks > max(there, record.workers):
+            connection.scale(ranks)
+            there = ranks
+            remark = local.crowding_remark(ranks)
+            if remark:
+                connection.remarks.append(remark)
+            connection.record = self._record(connection.name) or record
+        if there < wanted:
+            connection.wait_for_workers(wanted)
+
+    # -- keeping
+
+    def _drop(self, connection: Connection) -> None:
+        self._connections.pop(connection.address, None)
+        if self._current is connection:
+            self._current = None
+
+    def _forget_if_forked(self) -> None:
+        """A forked child must not speak on its parent's sockets."""
+        if self._pid != os.getpid():
+            self._connections, self._current, self._pid = {}, None, os.getpid()
+
+
+_session = Session()
+
+
+def open_cluster(name: str | None = None, *, ranks: int | None = None) -> Connection:
+    """The cluster for a run: the named one, else the current one, else ours, started if need be.
+
+    Returns when it can take a run: on ours when ``ranks`` workers are there
+    (without ``ranks``, all that it should have). Called in the kernel.
+
+    Raises:
+        ClusterUnreachable: nothing answers there.
+        ClusterError: no cluster of that name, or one that does not start.
+        EnvironmentMismatch: its workers have another Python, torch or jupyter_train.
+    """
+    return _session.open(name, ranks=ranks)
+
+
+def current() -> Connection | None:
+    """The cluster that a run without ``--cluster`` goes to, if this kernel has one."""
+    return _session.current
+
+
+def use(target: str | Client) -> Connection:
+    """Make a cluster the current one of this kernel.
+
+    Args:
+        target: ``local``, a name out of `clusters`, an address (``tls://…``, ``tcp://…``) or a
+            `distributed.Client`, which stays the caller's.
+
+    Raises:
+        As `open_cluster`.
+    """
+    return _session.use(target)
+
+
+def clusters() -> list[ClusterRecord]:
+    """The clusters that were started here and live, of any environment; oldest first."""
+    return records.live()
+
+
+def stop(name: str | None = None) -> str:
+    """End a cluster of ours: the named one, else the current one, else this environment's.
+
+    Returns when its processes and files are gone, with its name.
+
+    Raises:
+        ClusterError: there is none, or it was not started here.
+    """
+    return _session.stop(name)
+
+
+def close() -> None:
+    """Let go of every cluster of this kernel; they live on. Twice does nothing."""
+    _session.close()
+
+
+def _no_cluster(name: str, home: Path | None) -> str:
+    names = ["local", *(record.name for record in records.live(home))]
+    if name == "local":
+        return "no local cluster of this environment is running"
+    near = difflib.get_close_matches(name, names, 1, 0.6)
+    hint = (
+        f" Did you mean {near[0]}?"
+        if near
+        else f" There is: {', '.join(names)}; an address looks like tcp://host:8786."
+    )
+    return f"there is no cluster {name!r}.{hint}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
