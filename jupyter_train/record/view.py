@@ -194,8 +194,15 @@ def _usage(view: RunView, event: Event) -> RunView:
     )
     readings = (*view.usage.get(rank, ()), reading)
     if len(readings) > USAGE_READINGS_KEPT:
-        readings = readings[::-2][::-1]  # every second one, the newest among them
+        readings = _thinned(readings, USAGE_READINGS_KEPT // 2)
     return replace(view, usage={**view.usage, rank: readings})
+
+
+def _thinned(readings: tuple[UsageReading, ...], count: int) -> tuple[UsageReading, ...]:
+    """The newest reading in each of ``count`` equal spans of the time that ``readings`` cover."""
+    start = readings[0].time
+    span = max(readings[-1].time - start, 1e-9) / count
+    return tuple({int((reading.time - start) / span): reading for reading in readings}.values())
 
 
 def _log(view: RunView, event: Event) -> RunView:

@@ -32,6 +32,7 @@ class Gap:
     first_seq: int
     seq: int  #: the last one
     count: int
+    why: str = "the disk of the journal was full or failed"
 
 
 class Backlog:
@@ -46,6 +47,7 @@ class Backlog:
         self.bound_bytes = bound_bytes
         self.size_bytes = 0  #: of what waits and of what was taken and not released
         self.added = 0  #: items and gaps ever put in the queue
+        self.taken = 0  #: of these
         self._waiting: deque[Item | Gap] = deque()
         self._gaps: dict[str, Gap] = {}  #: per run, still growing
 
@@ -84,6 +86,7 @@ class Backlog:
             item = self._waiting.popleft()
             taken.append(item)
             size += len(item.data) if isinstance(item, Item) else 0
+        self.taken += len(taken)
         return taken
 
     def release(self, taken: list[Item | Gap]) -> None:

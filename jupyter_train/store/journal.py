@@ -12,24 +12,23 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 
 from jupyter_train._version import __version__
-from jupyter_train.record import Event, EventKind, pack_event
+from jupyter_train.errors import StoreError
+from jupyter_train.record import Event, pack_event
 from jupyter_train.store.backlog import Backlog, Gap, Item
 from jupyter_train.store.liveness import HEARTBEAT_S, this_process
+from jupyter_train.store.plan import by_run, journalled, left_out, planned
 from jupyter_train.store.rows import Batch, read_summary, write_batches, write_mark, write_summary
 from jupyter_train.store.schema import open_for_writing
-from jupyter_train.store.summary import RunSummary, summarize, without_environment
+from jupyter_train.store.summary import RunSummary
 
 logger = logging.getLogger(__name__)
 
 GATHER_S = 0.05
 BACKLOG_BYTES = 64 * 2**20
 _TRANSACTION_BYTES = 8 * 2**20
-_ROW_BYTES = 2**20
 _RETRY_S = (0.1, 0.3, 1.0, 3.0)
 
 Connect = Callable[[Path], sqlite3.Connection]
@@ -63,16 +62,14 @@ class JournalWriter:
         self._changed = threading.Condition()
         # Guarded by _changed:
         self._backlog = Backlog(backlog_bytes)
-        self._written = 0  #: of the backlog's ``added``
+        self._written = 0  #: of the backlog's ``added``: in the file, or given up
         self._committed: dict[str, int] = {}
         self._hurry = 0  #: callers of flush that wait
         self._trouble = ""
         self._give_up_at: float | None = None  #: monotonic; set once closing
         # The thread's own, after the start:
-        self._db: sqlite3.Connection | None = connect(self.path)
-        self._mark = this_process(self.path.stem, __version__, time.time())
+        self._db: sqlite3.Connection | None = self._opened()
         self._summaries: dict[str, RunSummary] = {}
-        write_mark(self._db, self._mark)
         self._thread = threading.Thread(
             target=self._run, name=f"jupyter-train-journal-{self.path.stem}", daemon=True
         )
@@ -96,15 +93,14 @@ class JournalWriter:
             TypeError: an event holds what cannot be packed; nothing is taken then.
             RuntimeError: the writer is closed.
         """
+        if packed is not None and len(packed) != len(events):
+            raise ValueError(f"{len(events)} events, but {len(packed)} in bytes")
         ready = []
-        for at, event in enumerate(events):
-            if event.run_id != run_id or event.seq < 1:
-                raise ValueError(f"not a numbered event of run {run_id}: {event.run_id} number {event.seq}")
-            data = None if packed is None else packed[at]
-            if event.kind is EventKind.STATE and "environment" in (event.payload.get("spec") or ()):
-                spec = without_environment(event.payload["spec"])
-                event, data = _with_spec(event, spec), None  # noqa: PLW2901
-            ready.append((event, pack_event(event) if data is None else data))
+        for at, given in enumerate(events):
+            if given.run_id != run_id or given.seq < 1:
+                raise ValueError(f"not a numbered event of run {run_id}: {given.run_id} number {given.seq}")
+            event = journalled(given)
+            ready.append((event, packed[at] if packed is not None and event is given else pack_event(event)))
         with self._changed:
             if self._give_up_at is not None:
                 raise RuntimeError("the journal is closed")
@@ -157,7 +153,7 @@ class JournalWriter:
                 break
             try:
                 if self._db is None:
-                    self._db = self._connect(self.path)
+                    self._db = self._opened()
                 if batch:
                     summaries = self._write(self._db, batch)
                     self._note_written(batch, summaries)
@@ -166,8 +162,14 @@ class JournalWriter:
                     beat_at = time.monotonic() + self._heartbeat_s
                     if self._has_active_run():
                         self._db.execute("UPDATE controller SET heartbeat = ?", (time.time(),))
-                failures = 0
+                if failures:
+                    failures = 0
+                    self._note_recovery()
             except Exception as error:  # whatever it is: this thread is the journal of every run
+                if not _may_pass(error):
+                    logger.exception("events cannot be written to %s and are left out", self.path)
+                    batch = self._left_out(batch, error)
+                    continue
                 self._note_failure(error)
                 if self._is_closing(past_deadline=True):
                     logger.error("%s was closed while it could not be written: %s", self.path, error)
@@ -175,6 +177,25 @@ class JournalWriter:
                 self._rest(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
                 failures += 1
         self._end()
+
+    def _opened(self) -> sqlite3.Connection:
+        db = self._connect(self.path)
+        try:
+            write_mark(db, this_process(self.path.stem, __version__, time.time()))
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _left_out(self, batch: list[Item | Gap], error: Exception) -> list[Item | Gap]:
+        """Gaps in the place of ``batch``, which no second attempt would get to disk; nothing for mere gaps."""
+        with self._changed:
+            self._backlog.release(batch)
+            if not any(isinstance(item, Item) for item in batch):
+                self._written = self._backlog.taken
+                self._changed.notify_all()
+                return []
+        return left_out(batch, why=f"{type(error).__name__}: {error}")
 
     def _next_batch(self, until: float) -> list[Item | Gap]:
         with self._changed:
@@ -191,12 +212,12 @@ class JournalWriter:
         """One transaction: the events, and the summary of each of their runs."""
         batches: list[Batch] = []
         summaries: list[RunSummary] = []
-        for run_id, items in groupby(sorted(batch, key=lambda i: i.run_id), key=lambda i: i.run_id):
+        for run_id, items in by_run(batch):
             before = self._summaries.get(run_id) or read_summary(db, run_id) or RunSummary(run_id=run_id)
-            new = [_item(i, before.attempt) for i in items if i.seq > before.seq]
-            if new:
-                summaries.append(_summed_up(before, new))
-                batches.extend(_batches(run_id, new))
+            after, rows = planned(items, before, now=time.time())
+            if rows:
+                summaries.append(after)
+                batches.extend(rows)
         ends = any(s.state is not None and s.state.is_terminal for s in summaries)
         # In WAL mode NORMAL outlives kill -9, not a power cut: the end of a run is worth a sync.
         db.execute(f"PRAGMA synchronous = {'FULL' if ends else 'NORMAL'}")
@@ -213,16 +234,22 @@ class JournalWriter:
         return summaries
 
     def _note_written(self, batch: list[Item | Gap], summaries: list[RunSummary]) -> None:
-        self._summaries.update({s.run_id: s for s in summaries})
+        for summary in summaries:
+            if summary.state is not None and summary.state.is_terminal:
+                self._summaries.pop(summary.run_id, None)  # late logs are rare: read again then
+            else:
+                self._summaries[summary.run_id] = summary
         with self._changed:
             self._backlog.release(batch)
-            self._written += len(batch)
+            self._written = self._backlog.taken
             for item in batch:
                 self._committed[item.run_id] = max(item.seq, self._committed.get(item.run_id, 0))
-            if self._trouble:
-                logger.warning("%s can be written again", self.path)
-            self._trouble = ""
             self._changed.notify_all()
+
+    def _note_recovery(self) -> None:
+        with self._changed:
+            self._trouble = ""
+        logger.warning("%s can be written again", self.path)
 
     def _note_failure(self, error: Exception) -> None:
         with self._changed:
@@ -249,7 +276,7 @@ class JournalWriter:
             return not past_deadline or time.monotonic() >= self._give_up_at
 
     def _has_active_run(self) -> bool:
-        return any(s.state is not None and not s.state.is_terminal for s in self._summaries.values())
+        return any(s.state is not None for s in self._summaries.values())
 
     def _end(self) -> None:
         db, self._db = self._db, None
@@ -266,46 +293,8 @@ class JournalWriter:
             logger.error("%s could not be closed in order: %s", self.path, error)
 
 
-def _with_spec(event: Event, spec: dict[str, object]) -> Event:
-    return replace(event, payload={**event.payload, "spec": spec})
-
-
-def _item(item: Item | Gap, attempt: int) -> Item:
-    """``item``, where it is a gap the remark that stands in its place."""
-    if isinstance(item, Item):
-        return item
-    which = f"number {item.seq}" if item.count == 1 else f"numbers {item.first_seq} to {item.seq}"
-    remark = Event(
-        run_id=item.run_id,
-        seq=item.seq,
-        attempt=attempt,
-        time=time.time(),
-        kind=EventKind.LOG,
-        payload={
-            "stream": "remark",
-            "text": f"{item.count} events ({which}: metrics, usage or output) are missing here: "
-            "the disk of the journal was full or failed.",
-        },
-    )
-    return Item(run_id=item.run_id, seq=item.seq, data=pack_event(remark), event=None)
-
-
-def _summed_up(summary: RunSummary, items: Sequence[Item]) -> RunSummary:
-    summary = summarize([i.event for i in items if i.event is not None], summary)
-    return replace(summary, seq=items[-1].seq)
-
-
-def _batches(run_id: str, items: Sequence[Item]) -> list[Batch]:
-    """``items`` in rows of about a megabyte: a reader that wants the last events reads little."""
-    rows: list[list[Item]] = [[]]
-    size = 0
-    for item in items:
-        if size >= _ROW_BYTES:
-            rows.append([])
-            size = 0
-        rows[-1].append(item)
-        size += len(item.data)
-    return [
-        Batch(run_id=run_id, first_seq=row[0].seq, last_seq=row[-1].seq, data=b"".join(i.data for i in row))
-        for row in rows
-    ]
+def _may_pass(error: Exception) -> bool:
+    """Whether a later attempt may succeed: the disk, a lock, a file that somebody puts right."""
+    # A damaged file raises DatabaseError itself; its other kinds are about the values that we pass.
+    known = (OSError, StoreError, sqlite3.OperationalError, sqlite3.InternalError)
+    return isinstance(error, known) or type(error) is sqlite3.DatabaseError

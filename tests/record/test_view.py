@@ -1,0 +1,269 @@
+"""The fold from events to a view: pure, the same in pieces, deaf to repetitions."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jupyter_train.record import Curve, Event, EventKind, Progress, RunSpec, RunState, RunView, fold
+from jupyter_train.record.view import LOG_LINES_KEPT, USAGE_READINGS_KEPT
+from tests.record.conftest import RUN, Make
+
+S = RunState
+
+
+def shown(view: RunView) -> Any:
+    """All that a view holds, in a form that can be compared."""
+    curves = {
+        name: {rank: (c.steps.tolist(), [repr(v) for v in c.values.tolist()]) for rank, c in ranks.items()}
+        for name, ranks in view.curves.items()
+    }
+    rest = {f: getattr(view, f) for f in view.__dataclass_fields__ if f != "curves"}
+    return curves, rest
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 1000), st.floats()), max_size=5)
+PAYLOADS = st.one_of(
+    st.tuples(
+        st.just(EventKind.METRICS),
+        st.dictionaries(st.sampled_from(["loss", "lr"]), STEPS).map(
+            lambda columns: {
+                "columns": {
+                    name: {
+                        "step": np.array([s for s, _ in points], np.int64),
+                        "value": np.array([v for _, v in points], np.float64),
+                    }
+                    for name, points in columns.items()
+                }
+            }
+        ),
+    ),
+    st.tuples(
+        st.just(EventKind.STATE),
+        st.sampled_from([s for s in S if s is not S.LOST]).map(
+            lambda s: {"state": str(s), "reason": f"why {s}"}
+        ),
+    ),
+    st.tuples(
+        st.just(EventKind.LOG),
+        st.sampled_from(
+            [
+                {"stream": "stdout", "text": "a\n"},
+                {"stream": "remark", "text": "look"},
+                {"stream": "progress", "bar": "1", "label": "epoch", "done": 3, "total": None},
+            ]
+        ),
+    ),
+    st.tuples(st.just(EventKind.USAGE), st.just({"cpu_cores": 1.5, "memory_bytes": 7, "worker": "w"})),
+    st.tuples(st.just(EventKind.ERROR), st.just({"type": "ValueError", "message": "no"})),
+    st.tuples(st.just(EventKind.ARTIFACT), st.just({"name": "result", "file": "result-1.bin"})),
+    st.tuples(st.just(EventKind.CHECKPOINT), st.just({})),
+    st.tuples(
+        st.sampled_from(EventKind), st.sampled_from([{}, {"columns": 5}, {"state": "?"}, {"text": None}])
+    ),
+)
+EVENTS = st.lists(st.tuples(PAYLOADS, st.sampled_from([None, 0, 1])), min_size=1, max_size=30).map(
+    lambda items: [
+        Event(run_id=RUN, seq=n, attempt=1, rank=rank, time=float(n), kind=kind, payload=payload)
+        for n, ((kind, payload), rank) in enumerate(items, 1)
+    ]
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(events=EVENTS, cuts=st.lists(st.integers(0, 30), max_size=4))
+def test_folding_in_pieces_is_folding_whole(events: list[Event], cuts: list[int]) -> None:
+    view = RunView(run_id=RUN)
+    edges = [0, *sorted(cuts), len(events)]
+    for start, end in itertools.pairwise(edges):
+        view = fold(events[start:end], view)
+    assert shown(view) == shown(fold(events))
+
+
+@settings(deadline=None, max_examples=100)
+@given(events=EVENTS, data=st.data())
+def test_events_that_come_again_change_nothing(events: list[Event], data: st.DataObject) -> None:
+    whole = fold(events)
+    start = data.draw(st.integers(0, len(events) - 1))
+    again = fold(events[start:], whole)
+    assert again is whole
+    assert shown(fold([e for e in events for _ in (1, 2)])) == shown(whole)
+
+
+@settings(deadline=None, max_examples=50)
+@given(events=EVENTS)
+def test_folding_leaves_the_old_view_and_the_events_alone(events: list[Event]) -> None:
+    half = fold(events[: len(events) // 2], RunView(run_id=RUN))
+    before = copy.deepcopy(shown(half))
+    fold(events, half)
+    assert shown(half) == before
+
+
+def test_no_events_and_no_view_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no events"):
+        fold([])
+    assert fold([], RunView(run_id=RUN)) == RunView(run_id=RUN)
+
+
+def test_events_of_another_run_are_not_this_run(make: Make) -> None:
+    view = fold([make("log", text="mine", seq=1), make("log", text="not mine", seq=2, run_id="other")])
+    assert [line.text for line in view.log] == ["mine"]
+    assert view.seq == 1
+
+
+def test_a_run_from_start_to_end(make: Make) -> None:
+    spec = RunSpec(run_id=RUN, name="digits", source="", ranks=2)
+    placement = [{"rank": 0, "local_rank": 0, "worker": "w", "host": "h"}]
+    states: list[dict[str, Any]] = [
+        {"state": "PENDING", "spec": spec.to_dict(for_journal=True), "attempt": 0},
+        {"state": "PENDING", "queue_place": 1, "attempt": 0},
+        {"state": "STARTING", "placement": placement},
+        {"state": "RUNNING"},
+        {"state": "FAILED", "reason": "ValueError: no"},
+    ]
+    events = [make("state", seq=n, time=float(n), rank=None, **p) for n, p in enumerate(states, 1)]
+    views = [fold(events[:n]) for n in range(1, 6)]
+    assert [v.state for v in views] == [S.PENDING, S.PENDING, S.STARTING, S.RUNNING, S.FAILED]
+    end = views[-1]
+    assert end.spec == spec
+    assert end.placement == tuple(placement)
+    assert end.changes == ((1.0, S.PENDING), (3.0, S.STARTING), (4.0, S.RUNNING), (5.0, S.FAILED))
+    assert (end.started, end.running_since, end.ended) == (1.0, 4.0, 5.0)
+    assert end.reason == "ValueError: no"
+    assert views[3].ended is None
+    assert views[3].reason == ""
+
+
+def test_a_move_that_is_not_legal_is_passed_over(make: Make) -> None:
+    states = ["RUNNING", "PENDING", "SUCCEEDED", "STARTING", "LOST", "RUNNING", "SUCCEEDED", "FAILED"]
+    view = fold([make("state", seq=n, state=s) for n, s in enumerate(states, 1)])
+    assert view.state is S.SUCCEEDED
+    assert [s for _, s in view.changes] == [S.PENDING, S.STARTING, S.RUNNING, S.SUCCEEDED]
+
+
+def test_late_logs_still_come_in_after_the_end(make: Make) -> None:
+    states = ["PENDING", "STARTING", "RUNNING", "SUCCEEDED"]
+    events = [make("state", seq=n, state=s) for n, s in enumerate(states, 1)]
+    view = fold([*events, make("log", seq=5, stream="stdout", text="bye")])
+    assert view.state is S.SUCCEEDED
+    assert view.log[-1].text == "bye"
+
+
+def test_nan_and_infinity_are_points_like_others(make: Make) -> None:
+    column = {"step": np.arange(3), "value": np.array([1.0, np.nan, np.inf])}
+    curve = fold([make("metrics", columns={"loss": column}, seq=1)]).curves["loss"][0]
+    assert curve.steps.tolist() == [0, 1, 2]
+    assert math.isnan(curve.values[1])
+    assert curve.last == (2, math.inf)
+
+
+def test_each_rank_has_its_curve_and_its_bars(make: Make) -> None:
+    events = []
+    for rank in (0, 1):
+        columns = {"loss": {"step": np.array([5]), "value": np.array([rank + 0.5])}}
+        events += [make("metrics", rank=rank, columns=columns)]
+        events += [make("log", rank=rank, stream="progress", bar="b", label="x", done=rank, total=9)]
+    view = fold(events)
+    assert {rank: c.last for rank, c in view.curves["loss"].items()} == {0: (5, 0.5), 1: (5, 1.5)}
+    assert view.progress[1, "b"] == Progress(label="x", done=1, total=9)
+    assert not view.log
+
+
+def test_a_new_attempt_forgets_the_bars_of_the_last(make: Make) -> None:
+    first = [make("state", seq=n, state=s) for n, s in enumerate(["PENDING", "STARTING", "RUNNING"], 1)]
+    bar = make("log", seq=4, stream="progress", bar="b", done=1)
+    retried = make("state", seq=5, state="RETRYING", attempt=2)
+    assert fold([*first, bar]).progress
+    assert not fold([*first, bar, retried]).progress
+
+
+def test_many_small_chunks_make_one_curve_in_order(make: Make) -> None:
+    events = [
+        make("metrics", seq=n, columns={"loss": {"step": np.array([n]), "value": np.array([n / 2])}})
+        for n in range(1, 1001)
+    ]
+    curve = fold(events).curves["loss"][0]
+    assert curve.steps.tolist() == list(range(1, 1001))
+    assert curve.values[-1] == 500.0
+    assert len(curve.chunks) < 80
+
+
+def test_an_empty_column_does_not_hide_the_last_point() -> None:
+    curve = Curve().extended(np.array([1]), np.array([2.0])).extended(np.array([], np.int64), np.array([]))
+    assert curve.last == (1, 2.0)
+    assert Curve().last is None
+    assert Curve().steps.shape == Curve().values.shape == (0,)
+
+
+def test_a_column_of_unequal_lengths_is_passed_over(make: Make) -> None:
+    good = make("metrics", seq=1, columns={"loss": {"step": [1], "value": [1.0]}})
+    bad = make("metrics", seq=2, columns={"loss": {"step": [1, 2], "value": [1.0]}})
+    view = fold([good, bad])
+    assert view.seq == 2
+    assert view.curves["loss"][0].last == (1, 1.0)
+
+
+def test_remarks_are_told_once_but_logged_each_time(make: Make) -> None:
+    view = fold([make("log", seq=n, stream="remark", text="not sharded") for n in (1, 2)])
+    assert view.remarks == ("not sharded",)
+    assert len(view.log) == 2
+
+
+def test_the_log_keeps_its_newest_lines(make: Make) -> None:
+    view = fold([make("log", seq=n, stream="stdout", text=str(n)) for n in range(1, LOG_LINES_KEPT + 11)])
+    assert len(view.log) == LOG_LINES_KEPT
+    assert view.log[-1].text == str(LOG_LINES_KEPT + 10)
+
+
+def test_usage_of_a_long_run_is_thinned_over_its_whole_length(make: Make) -> None:
+    count = 5 * USAGE_READINGS_KEPT
+    view = fold(
+        [make("usage", seq=n, time=float(n), cpu_cores=1.0, memory_bytes=n) for n in range(1, count + 1)]
+    )
+    times = [reading.time for reading in view.usage[0]]
+    assert USAGE_READINGS_KEPT // 2 <= len(times) <= USAGE_READINGS_KEPT
+    assert times == sorted(times)
+    assert times[-1] == count
+    assert times[0] < 20
+    assert max(np.diff(times)) < 20
+
+
+def test_errors_are_kept_per_rank_and_one_of_no_rank(make: Make) -> None:
+    view = fold(
+        [make("error", rank=1, seq=1, type="ValueError"), make("error", rank=None, seq=2, type="RankLost")]
+    )
+    assert view.errors == {1: {"type": "ValueError"}, -1: {"type": "RankLost"}}
+
+
+@pytest.mark.parametrize("kind", list(EventKind))
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {},
+        {"state": "WHAT"},
+        {"state": None},
+        {"state": "PENDING", "spec": {"name": 1}},
+        {"columns": []},
+        {"columns": {"x": None}},
+        {"columns": {"x": {"step": ["a"], "value": [1]}}},
+        {"cpu_cores": "many"},
+        {"memory_bytes": math.inf},
+        {"stream": "progress"},
+        {"stream": "progress", "bar": 1, "done": None},
+        {"name": []},
+    ],
+)
+def test_a_payload_that_is_not_as_documented_never_hides_the_run(
+    make: Make, kind: EventKind, payload: dict[str, Any]
+) -> None:
+    odd = Event(run_id=RUN, seq=1, time=1.0, kind=kind, payload=payload)
+    view = fold([odd, make("log", seq=2, stream="stdout", text="still here")])
+    assert view.log[-1].text == "still here"
+    assert view.seq == 2
