@@ -1,0 +1,219 @@
+"""What the machine of a run hears, and what it asks for: frozen data, no behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from jupyter_train.control.placement import Place
+from jupyter_train.record import RunState
+
+Mode = Literal["stop", "fail", "kill"]
+"""How an agent ends its rank: unwind the cell within seconds, at once because another failed, or SIGKILL."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitCause:
+    """Why a rank's process ended, as its agent tells."""
+
+    kind: str  #: done, error, stopped, signal, exit; anything else is taken for exit
+    signal: int = 0
+    code: int = 0
+    text: str = ""
+
+
+# Inputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """The run was submitted, or its place in the queue or what it waits for has changed."""
+
+    queue_place: int  #: from 1; 0: it is placed in the same breath
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """All ranks have their workers."""
+
+    places: tuple[Place, ...]  #: by rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launched:
+    """An agent has forked its rank."""
+
+    attempt: int
+    worker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchFailed:
+    """An agent has not forked its rank, and will not."""
+
+    attempt: int
+    worker: str
+    type: str  #: class of the error
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankReady:
+    """A rank begins the cell."""
+
+    attempt: int
+    rank: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankErred:
+    """A rank's cell ended with an exception; its process still packs what comes back."""
+
+    attempt: int
+    rank: int
+    type: str
+    message: str
+    secondary: bool = False  #: it only met the consequences of another rank's end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankExited:
+    """The process of a rank is gone, with all its children."""
+
+    attempt: int
+    rank: int
+    cause: ExitCause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLost:
+    """A worker left the cluster, and its rank with it."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolRead:
+    """What could be read of the events that a lost worker's rank left on disk has been recorded."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRequested:
+    """Somebody wants the run to end."""
+
+    force: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutReached:
+    """The time given by --timeout is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillDeadline:
+    """Ranks that were told to end should have ended long ago."""
+
+
+Input = (
+    Queued
+    | Placed
+    | Launched
+    | LaunchFailed
+    | RankReady
+    | RankErred
+    | RankExited
+    | WorkerLost
+    | SpoolRead
+    | StopRequested
+    | TimeoutReached
+    | KillDeadline
+)
+
+
+# Commands
+
+
+class Timer(StrEnum):
+    """A run has at most one of each; setting it again moves it."""
+
+    TIMEOUT = "timeout"  #: rings TimeoutReached
+    KILL = "kill"  #: rings KillDeadline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announce:
+    """Record the new state."""
+
+    state: RunState
+    reason: str = ""
+    places: tuple[Place, ...] = ()  #: with STARTING
+    queue_place: int = 0  #: with PENDING, from 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Record an error that no rank could record itself."""
+
+    rank: int | None
+    type: str
+    message: str
+    cause: str  #: signal, exit, lost, timeout, launch
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """Have the agents fork these ranks."""
+
+    attempt: int
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRanks:
+    """Have these agents end their ranks."""
+
+    attempt: int
+    workers: tuple[str, ...]
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadSpool:
+    """Record what a lost worker's rank left on disk, then say SpoolRead; within half a second."""
+
+    attempt: int
+    worker: str
+    host: str
+    rank: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetTimer:
+    """Ring after a while."""
+
+    timer: Timer
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Free:
+    """The run has ended: these workers may take the next one."""
+
+    workers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abandon:
+    """The run has ended without news of these workers' ranks: free each once its agent answers again."""
+
+    attempt: int
+    workers: tuple[str, ...]
+
+
+Command = Announce | Report | Launch | StopRanks | ReadSpool | SetTimer | Free | Abandon

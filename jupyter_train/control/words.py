@@ -1,0 +1,42 @@
+"""What the controller says of ranks that cannot speak for themselves any more."""
+
+from __future__ import annotations
+
+import signal
+
+from jupyter_train.control.messages import ExitCause
+from jupyter_train.control.placement import Place
+
+
+def exit_sentence(rank: int, cause: ExitCause) -> str:
+    """Why the process of ``rank`` is gone, when it did not say so itself."""
+    if cause.kind == "error":
+        return f"rank {rank} failed and its error was lost" + (f": {cause.text}" if cause.text else "")
+    if cause.kind != "signal":
+        return f"the process of rank {rank} left with exit code {cause.code} before its cell had ended"
+    try:
+        name = signal.Signals(cause.signal).name
+    except ValueError:
+        name = f"signal {cause.signal}"
+    return f"the process of rank {rank} was killed by {name}{_HINTS.get(name, '')}"
+
+
+_HINTS = {
+    "SIGKILL": ", as Linux does when memory runs out",
+    "SIGSEGV": ": native code read memory that is not its own; its log holds the Python lines",
+    "SIGBUS": ", as when shared memory (/dev/shm) or a disk is full",
+    "SIGABRT": ": native code gave up; its log holds the Python lines",
+}
+
+
+def lost_sentence(place: Place) -> str:
+    """A worker left the cluster in the middle of a run."""
+    return (
+        f"rank {place.rank} is lost, because worker {place.name} on {place.host} ({place.worker}) left the cluster: "
+        "it was killed or closed, or its machine went away"
+    )
+
+
+def timeout_sentence(timeout_s: float) -> str:
+    """The time given by --timeout is over."""
+    return f"the run took longer than the {timeout_s:g} s that --timeout allows"

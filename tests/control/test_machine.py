@@ -1,0 +1,507 @@
+"""The life of a run, as sentences. No cluster, no clock."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jupyter_train.control.machine import FAIL_NET_S, KILL_NET_S, STOP_NET_S, UNWIND_NET_S, RunMachine
+from jupyter_train.control.messages import (
+    Abandon,
+    Announce,
+    Command,
+    ExitCause,
+    Free,
+    Input,
+    KillDeadline,
+    Launch,
+    Launched,
+    LaunchFailed,
+    Placed,
+    Queued,
+    RankErred,
+    RankExited,
+    RankReady,
+    ReadSpool,
+    Report,
+    SetTimer,
+    SpoolRead,
+    StopRanks,
+    StopRequested,
+    TimeoutReached,
+    Timer,
+    WorkerLost,
+)
+from jupyter_train.control.placement import Place, Seat, choose
+from jupyter_train.record import RunState, legal_move
+
+DONE = ExitCause(kind="done")
+ERROR = ExitCause(kind="error")
+STOPPED = ExitCause(kind="stopped")
+KILLED = ExitCause(kind="signal", signal=9)
+
+
+def places(ranks: int) -> tuple[Place, ...]:
+    chosen = choose(ranks, [Seat(worker=f"w{i}", name=str(i), host="h") for i in range(ranks)])
+    assert chosen is not None
+    return chosen
+
+
+class Life:
+    """A machine and all that it has asked for."""
+
+    def __init__(self, ranks: int = 2, *, timeout_s: float | None = None) -> None:
+        self.machine = RunMachine(run_id="r", ranks=ranks, timeout_s=timeout_s)
+        self.commands: list[Command] = []
+        self.ranks = ranks
+
+    def __call__(self, *inputs: Input) -> list[Command]:
+        new = [c for given_input in inputs for c in self.machine.handle(given_input)]
+        self.commands.extend(new)
+        return new
+
+    def pending(self) -> Life:
+        self(Queued(queue_place=0))
+        return self
+
+    def starting(self) -> Life:
+        self.pending()(Placed(places=places(self.ranks)))
+        return self
+
+    def running(self) -> Life:
+        self.starting()
+        for rank in range(self.ranks):
+            self(Launched(attempt=1, worker=f"w{rank}"), RankReady(attempt=1, rank=rank))
+        return self
+
+    def exits(self, rank: int, cause: ExitCause = DONE) -> list[Command]:
+        return self(RankExited(attempt=1, rank=rank, cause=cause))
+
+    def errs(self, rank: int, *, secondary: bool = False) -> list[Command]:
+        return self(
+            RankErred(attempt=1, rank=rank, type="ValueError", message=f"bad {rank}", secondary=secondary)
+        )
+
+    @property
+    def states(self) -> list[RunState]:
+        return [c.state for c in self.commands if isinstance(c, Announce)]
+
+    @property
+    def end(self) -> tuple[RunState | None, str]:
+        assert self.machine.is_over
+        assert self.machine.verdict is not None
+        return self.machine.state, self.machine.verdict.reason
+
+
+def stops(commands: list[Command]) -> list[tuple[str, tuple[str, ...]]]:
+    return [(c.mode, c.workers) for c in commands if isinstance(c, StopRanks)]
+
+
+def reports(commands: list[Command]) -> list[tuple[int | None, str, str]]:
+    return [(c.rank, c.type, c.cause) for c in commands if isinstance(c, Report)]
+
+
+# The ordinary way
+
+
+def test_a_run_goes_its_way() -> None:
+    life = Life().running()
+    life.exits(1)
+    assert life.machine.state is RunState.RUNNING
+    last = life.exits(0)
+    assert life.states == [RunState.PENDING, RunState.STARTING, RunState.RUNNING, RunState.SUCCEEDED]
+    assert last[-1] == Free(workers=("w0", "w1")), "workers are free after the end is recorded"
+
+
+def test_placement_launches_all_ranks_in_one_attempt() -> None:
+    life = Life().pending()
+    assert life(Placed(places=places(2))) == [
+        Announce(state=RunState.STARTING, places=places(2)),
+        Launch(attempt=1, places=places(2)),
+    ]
+
+
+def test_it_runs_once_the_last_rank_is_ready() -> None:
+    life = Life().starting()
+    assert not life(RankReady(attempt=1, rank=1))
+    assert life(RankReady(attempt=1, rank=0)) == [Announce(state=RunState.RUNNING)]
+
+
+def test_ranks_that_ended_before_the_news_of_their_start_have_run() -> None:
+    life = Life().starting()
+    life.exits(0)
+    life.exits(1)
+    assert life.states[2:] == [RunState.RUNNING, RunState.SUCCEEDED]
+
+
+def test_a_new_place_in_the_queue_is_told_once() -> None:
+    life = Life().pending()
+    queued = Queued(queue_place=2, reason="needs 2 workers; number 2 in the queue")
+    assert life(queued) == [Announce(state=RunState.PENDING, reason=queued.reason, queue_place=2)]
+    assert not life(queued)
+
+
+def test_news_of_another_attempt_is_no_news() -> None:
+    life = Life().running()
+    assert not life(RankExited(attempt=2, rank=0, cause=KILLED), RankReady(attempt=0, rank=0))
+    assert not life(
+        RankErred(attempt=2, rank=0, type="E", message="m"),
+        LaunchFailed(attempt=2, worker="w0", type="E", message="m"),
+    )
+
+
+# Failures
+
+
+def test_first_failed_rank_stops_the_others() -> None:
+    life = Life(3).running()
+    commands = life.errs(1)
+    assert stops(commands) == [("fail", ("w0", "w2"))]
+    assert life.machine.state is RunState.RUNNING, "it ends when its ranks are gone"
+
+
+def test_the_end_comes_when_all_are_gone_and_names_the_first_failure() -> None:
+    life = Life().running()
+    life.errs(1)
+    life.exits(1, ERROR)
+    life.exits(0, STOPPED)
+    assert life.end == (RunState.FAILED, "ValueError: bad 1")
+    assert not reports(life.commands), "the rank has told its error itself"
+
+
+def test_the_consequence_of_a_failure_is_never_its_reason() -> None:
+    life = Life().running()
+    life.errs(0, secondary=True)
+    life.errs(1)
+    life.exits(0, ERROR)
+    life.exits(1, ERROR)
+    assert life.end == (RunState.FAILED, "ValueError: bad 1")
+
+
+def test_a_consequence_is_better_than_no_reason() -> None:
+    life = Life().running()
+    life.errs(0, secondary=True)
+    life.exits(0, ERROR)
+    life.exits(1, STOPPED)
+    assert life.end == (RunState.FAILED, "ValueError: bad 0")
+
+
+def test_a_killed_rank_is_named_with_its_signal() -> None:
+    life = Life().running()
+    commands = life.exits(1, KILLED)
+    assert reports(commands) == [(1, "RankLost", "signal")]
+    assert stops(commands) == [("fail", ("w0",))]
+    life.exits(0, KILLED)
+    assert len(reports(life.commands)) == 1, "rank 0 was killed by our own order"
+    assert life.end[1].startswith("RankLost: the process of rank 1 was killed by SIGKILL")
+
+
+def test_the_death_behind_a_consequence_becomes_the_reason() -> None:
+    life = Life().running()
+    life.errs(0, secondary=True)
+    life.exits(1, KILLED)
+    life.exits(0, ERROR)
+    assert life.end[1].startswith("RankLost: the process of rank 1 was killed")
+
+
+def test_leaving_by_exit_is_a_failure_even_with_code_zero() -> None:
+    life = Life(1).running()
+    life.exits(0, ExitCause(kind="exit", code=0))
+    assert life.end == (
+        RunState.FAILED,
+        "RankLost: the process of rank 0 left with exit code 0 before its cell had ended",
+    )
+
+
+def test_a_failed_rank_has_time_to_pack_what_comes_back() -> None:
+    life = Life().running()
+    life.errs(0)
+    life.exits(1, STOPPED)
+    assert life(KillDeadline()) == [SetTimer(timer=Timer.KILL, after_s=UNWIND_NET_S)]
+    life.exits(0, ERROR)
+    assert life.end == (RunState.FAILED, "ValueError: bad 0")
+
+
+def test_a_rank_that_fails_while_it_loads_ends_the_run_before_it_runs() -> None:
+    life = Life().starting()
+    life.errs(0)
+    life.exits(0, ERROR)
+    life.exits(1, STOPPED)
+    assert life.states == [RunState.PENDING, RunState.STARTING, RunState.FAILED]
+
+
+# Launches
+
+
+def test_a_launch_that_fails_ends_the_others() -> None:
+    life = Life().starting()
+    life(Launched(attempt=1, worker="w1"))
+    commands = life(LaunchFailed(attempt=1, worker="w0", type="OSError", message="no memory"))
+    assert reports(commands) == [(0, "OSError", "launch")]
+    assert stops(commands) == [("fail", ("w1",))]
+    life.exits(1, STOPPED)
+    assert life.end == (RunState.FAILED, "OSError: no memory")
+
+
+def test_when_no_launch_succeeds_the_first_error_is_told_once() -> None:
+    life = Life().starting()
+    for worker in ("w0", "w1"):
+        life(LaunchFailed(attempt=1, worker=worker, type="OSError", message="no port"))
+    assert life.end == (RunState.FAILED, "OSError: no port")
+    assert len(reports(life.commands)) == 1
+
+
+def test_a_rank_launched_after_the_order_to_end_hears_it() -> None:
+    life = Life().starting()
+    life(LaunchFailed(attempt=1, worker="w0", type="OSError", message="no port"))
+    assert stops(life(Launched(attempt=1, worker="w1"))) == [("fail", ("w1",))]
+
+
+# Stops
+
+
+def test_a_stop_is_gentle_first() -> None:
+    life = Life().running()
+    assert life(StopRequested(reason="interrupted")) == [
+        Announce(state=RunState.STOPPING, reason="interrupted"),
+        StopRanks(attempt=1, workers=("w0", "w1"), mode="stop"),
+        SetTimer(timer=Timer.KILL, after_s=STOP_NET_S),
+    ]
+    life.exits(0, STOPPED)
+    life.exits(1, STOPPED)
+    assert life.end == (RunState.CANCELLED, "interrupted")
+
+
+def test_a_second_stop_kills() -> None:
+    life = Life().running()
+    life(StopRequested())
+    life.exits(0, STOPPED)
+    assert stops(life(StopRequested())) == [("kill", ("w1",))]
+
+
+def test_a_forced_stop_kills_at_once() -> None:
+    life = Life().running()
+    assert stops(life(StopRequested(force=True))) == [("kill", ("w0", "w1"))]
+
+
+def test_a_stop_while_waiting_ends_at_once() -> None:
+    life = Life().pending()
+    life(StopRequested(reason="interrupted"))
+    assert life.end == (RunState.CANCELLED, "interrupted")
+
+
+def test_a_stop_while_starting_kills() -> None:
+    life = Life().starting()
+    life(Launched(attempt=1, worker="w0"))
+    assert stops(life(StopRequested())) == [("kill", ("w0", "w1"))]
+    assert stops(life(Launched(attempt=1, worker="w1"))) == [("kill", ("w1",))]
+    life.exits(0, KILLED)
+    life.exits(1, KILLED)
+    assert life.states == [RunState.PENDING, RunState.STARTING, RunState.STOPPING, RunState.CANCELLED]
+    assert not reports(life.commands)
+
+
+def test_what_goes_wrong_after_a_stop_does_not_make_it_a_failure() -> None:
+    life = Life(3).running()
+    life(StopRequested(reason="interrupted"))
+    life.errs(0)
+    life.exits(0, ERROR)
+    life.exits(1, KILLED)
+    life(WorkerLost(worker="w2"), SpoolRead(worker="w2"))
+    assert life.end == (RunState.CANCELLED, "interrupted")
+    assert not reports(life.commands)
+
+
+def test_a_run_that_ends_in_the_same_moment_is_cancelled_all_the_same() -> None:
+    life = Life(1).running()
+    life(StopRequested(reason="interrupted"))
+    life.exits(0)
+    assert life.end == (RunState.CANCELLED, "interrupted")
+
+
+def test_a_stop_does_not_hide_a_failure_that_came_before() -> None:
+    life = Life().running()
+    life.errs(0)
+    assert not life(StopRequested())
+    assert stops(life(StopRequested(force=True))) == [("kill", ("w0", "w1"))]
+    life.exits(0, KILLED)
+    life.exits(1, KILLED)
+    assert life.end == (RunState.FAILED, "ValueError: bad 0")
+
+
+# Time-outs
+
+
+def test_the_time_counts_from_running() -> None:
+    life = Life(1, timeout_s=7200).starting()
+    assert life(RankReady(attempt=1, rank=0))[-1] == SetTimer(timer=Timer.TIMEOUT, after_s=7200)
+
+
+def test_a_timeout_stops_like_a_stop_and_ends_failed() -> None:
+    life = Life(timeout_s=2).running()
+    commands = life(TimeoutReached())
+    assert stops(commands) == [("stop", ("w0", "w1"))]
+    assert reports(commands) == [(None, "RunTimeout", "timeout")]
+    life.exits(0, STOPPED)
+    life.exits(1, STOPPED)
+    assert life.end == (RunState.FAILED, "RunTimeout: the run took longer than the 2 s that --timeout allows")
+
+
+def test_a_stop_after_a_timeout_kills() -> None:
+    life = Life(timeout_s=2).running()
+    life(TimeoutReached())
+    assert stops(life(StopRequested())) == [("kill", ("w0", "w1"))]
+
+
+# Workers
+
+
+def test_a_lost_worker_ends_the_run_and_its_last_events_are_read_first() -> None:
+    life = Life().running()
+    commands = life(WorkerLost(worker="w1"))
+    assert commands[0] == ReadSpool(attempt=1, worker="w1", host="h", rank=1)
+    assert reports(commands) == [(1, "RankLost", "lost")]
+    assert stops(commands) == [("fail", ("w0",))]
+    life.exits(0, STOPPED)
+    assert not life.machine.is_over
+    life(SpoolRead(worker="w1"))
+    assert life.end[0] is RunState.FAILED
+    assert life.end[1].startswith("RankLost: rank 1 is lost, because worker 1 on h (w1) left the cluster")
+
+
+def test_a_worker_whose_rank_is_done_is_not_missed() -> None:
+    life = Life().running()
+    life.exits(1)
+    assert not life(WorkerLost(worker="w1"))
+    life.exits(0)
+    assert life.end == (RunState.SUCCEEDED, "")
+
+
+def test_a_stranger_is_not_missed() -> None:
+    assert not Life().running()(WorkerLost(worker="w7"))
+
+
+def test_a_launch_on_a_lost_worker_fails_once() -> None:
+    life = Life().starting()
+    life(
+        WorkerLost(worker="w1"), LaunchFailed(attempt=1, worker="w1", type="CommClosedError", message="gone")
+    )
+    assert reports(life.commands) == [(1, "RankLost", "lost")]
+
+
+# Agents that do not answer
+
+
+def test_ranks_that_outlast_a_stop_are_killed_and_then_left_behind() -> None:
+    life = Life().running()
+    life(StopRequested())
+    life.exits(0, STOPPED)
+    assert life(KillDeadline()) == [
+        StopRanks(attempt=1, workers=("w1",), mode="kill"),
+        SetTimer(timer=Timer.KILL, after_s=KILL_NET_S),
+    ]
+    assert life(KillDeadline()) == [
+        Announce(state=RunState.CANCELLED, reason="stopped"),
+        Free(workers=("w0",)),
+        Abandon(attempt=1, workers=("w1",)),
+    ]
+
+
+def test_a_failure_has_its_own_deadline() -> None:
+    assert Life().running().errs(0)[-1] == SetTimer(timer=Timer.KILL, after_s=FAIL_NET_S)
+
+
+def test_a_launch_that_answers_after_the_end_is_killed() -> None:
+    life = Life(1).starting()
+    life(StopRequested(), KillDeadline())
+    assert life.machine.is_over
+    assert stops(life(Launched(attempt=1, worker="w0"))) == [("kill", ("w0",))]
+
+
+def test_a_spool_that_cannot_be_read_holds_nobody_up() -> None:
+    life = Life(1).running()
+    life(WorkerLost(worker="w0"), KillDeadline())
+    assert life.machine.is_over
+
+
+# Whatever comes, in whatever order
+
+attempts = st.integers(0, 2)
+ranks = st.integers(0, 3)
+workers = ranks.map(lambda n: f"w{n}")
+causes = st.builds(ExitCause, kind=st.sampled_from(["done", "error", "stopped", "signal", "exit", "odd"]))
+inputs: st.SearchStrategy[Input] = st.one_of(
+    st.builds(Queued, queue_place=st.integers(0, 3)),
+    st.builds(Placed, places=st.just(places(3))),
+    st.builds(Launched, attempt=attempts, worker=workers),
+    st.builds(LaunchFailed, attempt=attempts, worker=workers, type=st.just("E"), message=st.just("m")),
+    st.builds(RankReady, attempt=attempts, rank=ranks),
+    st.builds(
+        RankErred,
+        attempt=attempts,
+        rank=ranks,
+        type=st.just("E"),
+        message=st.just("m"),
+        secondary=st.booleans(),
+    ),
+    st.builds(RankExited, attempt=attempts, rank=ranks, cause=causes),
+    st.builds(WorkerLost, worker=workers),
+    st.builds(SpoolRead, worker=workers),
+    st.builds(StopRequested, force=st.booleans()),
+    st.just(TimeoutReached()),
+    st.just(KillDeadline()),
+)
+starts = st.sampled_from([Life.pending, Life.starting, Life.running])
+
+
+@given(starts, st.lists(inputs, max_size=40))
+def test_moves_are_legal_and_the_end_comes_at_most_once(start: object, given_inputs: list[Input]) -> None:
+    life = Life(3, timeout_s=5)
+    start(life)  # type: ignore[operator]
+    life(*given_inputs)
+    states: list[RunState | None] = [None, *life.states]
+    assert all(legal_move(a, b) for a, b in zip(states, life.states, strict=False) if b is not None)
+    assert sum(s.is_terminal for s in life.states) <= 1
+    freed = [w for c in life.commands if isinstance(c, (Free, Abandon)) for w in c.workers]
+    assert len(freed) == len(set(freed)), "a worker is freed once"
+    assert set(freed) == ({"w0", "w1", "w2"} if life.machine.is_over and life.machine.places else set())
+    launches = [c for c in life.commands if isinstance(c, Launch)]
+    assert len(launches) <= 1
+
+
+@given(starts, st.lists(inputs, max_size=30))
+def test_whoever_is_told_to_stop_ends_even_if_nobody_answers(
+    start: object, given_inputs: list[Input]
+) -> None:
+    life = Life(3)
+    start(life)  # type: ignore[operator]
+    life(*given_inputs, StopRequested(force=True))
+    for _ in range(5):
+        life(KillDeadline())
+    assert life.machine.is_over
+
+
+@given(starts, st.lists(inputs, max_size=30))
+def test_as_long_as_an_ending_run_waits_a_timer_runs(start: object, given_inputs: list[Input]) -> None:
+    life = Life(3)
+    start(life)  # type: ignore[operator]
+    is_set = False
+    for one in given_inputs:
+        if isinstance(one, KillDeadline) and not is_set:
+            continue
+        new = life(one)
+        is_set = (is_set and not isinstance(one, KillDeadline)) or any(
+            isinstance(c, SetTimer) and c.timer is Timer.KILL for c in new
+        )
+        if life.machine.is_ending and not life.machine.is_over:
+            assert is_set
+
+
+@given(st.permutations(range(3)), st.lists(causes, min_size=3, max_size=3))
+def test_once_all_ranks_are_gone_the_run_is_over(order: list[int], ends: list[ExitCause]) -> None:
+    life = Life(3).running()
+    for rank, cause in zip(order, ends, strict=True):
+        assert not life.machine.is_over
+        life.exits(rank, cause)
+    assert life.machine.is_over
+    assert (life.machine.state is RunState.SUCCEEDED) == all(c.kind == "done" for c in ends)
