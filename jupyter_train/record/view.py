@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -199,10 +200,14 @@ def _usage(view: RunView, event: Event) -> RunView:
 
 
 def _thinned(readings: tuple[UsageReading, ...], count: int) -> tuple[UsageReading, ...]:
-    """The newest reading in each of ``count`` equal spans of the time that ``readings`` cover."""
-    start = readings[0].time
-    span = max(readings[-1].time - start, 1e-9) / count
-    return tuple({int((reading.time - start) / span): reading for reading in readings}.values())
+    """At most about ``count``: the oldest reading in each of equal spans of time, and the newest of all."""
+    total = readings[-1].time - readings[0].time
+    # Powers of two, so that the spans of the next thinning are made of whole ones of this one.
+    span = 2.0 ** math.ceil(math.log2(max(total, 1e-9) / count))
+    kept: dict[int, UsageReading] = {}
+    for reading in readings[:-1]:
+        kept.setdefault(math.floor(reading.time / span), reading)
+    return (*kept.values(), readings[-1])
 
 
 def _log(view: RunView, event: Event) -> RunView:

@@ -132,7 +132,7 @@ def test_an_event_of_a_newer_version_is_refused_by_its_number(make: Make) -> Non
     packed = bytearray(pack_event(make("log", text="x")))
     packed[4] = 2
     with pytest.raises(ValueError, match="version 2; this jupyter_train reads version 1"):
-        unpack_event(packed)
+        unpack_event(bytes(packed))
 
 
 @pytest.mark.parametrize("cut", [0, 3, 8, 9, 20, -1])
@@ -158,7 +158,7 @@ def test_damaged_bytes_never_raise_anything_but_valueerror(data: st.DataObject) 
     for _ in range(data.draw(st.integers(1, 4))):
         packed[data.draw(st.integers(0, len(packed) - 1))] = data.draw(st.integers(0, 255))
     try:
-        for event in unpack_events(packed):
+        for event in unpack_events(bytes(packed)):
             assert isinstance(event, Event)
     except ValueError:
         pass

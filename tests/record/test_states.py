@@ -7,7 +7,7 @@ import pytest
 from jupyter_train.record import RunState, legal_move
 
 S = RunState
-EVENTS_SAY = [s for s in RunState if s is not S.LOST]
+EVENTS_SAY: list[RunState] = [s for s in RunState if s is not S.LOST]
 
 
 def test_a_run_begins_pending_and_nothing_else() -> None:
@@ -22,7 +22,8 @@ def test_nothing_follows_the_end(state: RunState) -> None:
 
 def test_every_other_state_can_reach_an_end() -> None:
     for state in EVENTS_SAY:
-        reached, before = {state}, set()
+        reached: set[RunState] = {state}
+        before: set[RunState] = set()
         while reached != before:
             before = set(reached)
             reached |= {new for old in before for new in RunState if legal_move(old, new)}

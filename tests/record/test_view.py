@@ -228,11 +228,11 @@ def test_usage_of_a_long_run_is_thinned_over_its_whole_length(make: Make) -> Non
         [make("usage", seq=n, time=float(n), cpu_cores=1.0, memory_bytes=n) for n in range(1, count + 1)]
     )
     times = [reading.time for reading in view.usage[0]]
-    assert USAGE_READINGS_KEPT // 2 <= len(times) <= USAGE_READINGS_KEPT
+    assert USAGE_READINGS_KEPT // 4 <= len(times) <= USAGE_READINGS_KEPT
     assert times == sorted(times)
     assert times[-1] == count
-    assert times[0] < 20
-    assert max(np.diff(times)) < 20
+    assert times[0] == 1.0
+    assert max(np.diff(times)) < 4 * count / USAGE_READINGS_KEPT
 
 
 def test_errors_are_kept_per_rank_and_one_of_no_rank(make: Make) -> None:
