@@ -14,8 +14,8 @@ import pytest
 from tests.kit import leaks, processes
 
 
-def waits_for(event: threading.Event) -> Callable[[], None]:
-    return lambda: event.wait(30) and None
+def waits_for(event: threading.Event) -> Callable[[], object]:
+    return lambda: event.wait(30)
 
 
 def test_a_thread_that_goes_on_is_a_leak() -> None:
