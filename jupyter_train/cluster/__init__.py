@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jupyter_train.cluster.connect import clusters, close, current, open_cluster, stop, use
+    from jupyter_train.cluster.connect import close, clusters, current, open_cluster, stop, use
     from jupyter_train.cluster.connection import Connection
     from jupyter_train.cluster.local import find_local, start_local
     from jupyter_train.cluster.records import ClusterRecord

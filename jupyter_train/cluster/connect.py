@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from jupyter_train.cluster import local, records
 from jupyter_train.cluster.connection import Connection, Kind
 from jupyter_train.cluster.records import ClusterRecord
+from jupyter_train.cluster.size import crowding_remark, usable_cores
 from jupyter_train.errors import ClusterError, ClusterUnreachable
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class Session:
                 security=security,
                 set_as_default=False,
                 timeout=CONNECT_TIMEOUT_S,
-                name="Client-jupyter-train",
+                name="kernel",
             )
         except (OSError, TimeoutError, ValueError, RuntimeError) as error:
             raise ClusterUnreachable(
@@ -223,7 +224,7 @@ class Session:
         if ranks is not None and ranks > max(there, record.workers):
             connection.scale(ranks)
             there = ranks
-            remark = local.crowding_remark(ranks)
+            remark = crowding_remark(ranks, usable_cores())
             if remark:
                 connection.remarks.append(remark)
             connection.record = self._record(connection.name) or record

@@ -71,10 +71,19 @@ def source_stamp(package: Path) -> str:
     The version of a checkout stays the same over many edits, and a cluster
     that still runs the code of an hour ago would puzzle whoever edits it.
     """
-    installed = {Path(sysconfig.get_path(key)).resolve() for key in ("purelib", "platlib")}
-    if package.parent in installed:
+    if _is_installed(package):
         return ""
     return f"{package}@{_newest_mtime_ns(str(package))}"
+
+
+def checkout_folder() -> Path | None:
+    """The folder that holds jupyter_train where it is a source checkout, else None."""
+    package = package_folder()
+    return None if _is_installed(package) else package.parent
+
+
+def _is_installed(package: Path) -> bool:
+    return package.parent in {Path(sysconfig.get_path(key)).resolve() for key in ("purelib", "platlib")}
 
 
 def _newest_mtime_ns(folder: str) -> int:

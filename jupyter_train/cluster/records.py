@@ -26,6 +26,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 State = Literal["running", "ending"]
 
+TYPES: Mapping[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "State": (str,)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterRecord:
@@ -80,7 +82,7 @@ def parse(data: Mapping[str, Any]) -> ClusterRecord:
                 continue
             raise ValueError(f"the record of a cluster lacks {one.name!r}")
         value = data[one.name]
-        wanted = {"str": str, "int": int, "float": (int, float), "State": str}[str(one.type)]
+        wanted = TYPES[str(one.type)]
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise ValueError(f"{one.name!r} of a cluster's record is {value!r}")
         known[one.name] = value

@@ -1,0 +1,303 @@
+"""The process that keeps a local cluster: ``python -m jupyter_train.cluster.supervisor``.
+
+It starts the scheduler and the workers, starts a lost worker again, carries
+out what kernels ask for through the scheduler, and leaves no process and no
+file behind when the cluster ends. `Policy` decides; here it is done. One
+thread and no event loop, so that a fork is safe at any time: it is its own
+nanny, forking workers out of a process that has imported Dask.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+from jupyter_train._version import __version__
+from jupyter_train.cluster import children, logfile, records
+from jupyter_train.cluster.alive import this_process
+from jupyter_train.cluster.channel import Channel, Message
+from jupyter_train.cluster.children import Child
+from jupyter_train.cluster.policy import Command, End, Policy, Shrink, StartWorker, Status
+from jupyter_train.cluster.records import ClusterRecord
+
+LOG_CHECK_S = 5.0
+END_TIMEOUT_S = 6.0  # the scheduler stops runs for 2.5 s, then it closes its workers
+ORPHAN_GRACE_S = 1.0  # what a dead worker leaves ends by itself in 0.1 s, if it is ours
+SCHEDULER = "scheduler"
+
+logger = logging.getLogger("jupyter_train.cluster")
+
+
+class Supervisor:
+    """One cluster, from its first process to its last file."""
+
+    def __init__(self, record: ClusterRecord, policy: Policy, *, home: Path, notify: int | None) -> None:
+        self._record = record
+        self._policy = policy
+        self._home = home
+        self._folder = record.folder(home)
+        self._notify = notify
+        self._children: dict[str, Child] = {}
+        self._selector = selectors.DefaultSelector()
+        self._sweep_at: float | None = None
+        self._hurry = False
+
+    def run(self) -> None:
+        """Keep the cluster until it ends; returns when nothing of it is left but this process."""
+        from jupyter_train.cluster import scheduler_process
+
+        self._listen_for_signals()
+        self._fork(SCHEDULER, lambda channel: scheduler_process.run(channel, self._folder))
+        while (end := self._act(self._policy.tick(time.monotonic()))) is None:
+            self._wait(self._policy.wait_s(time.monotonic()))
+        self._end(end)
+
+    def _wait(self, timeout_s: float | None) -> None:
+        """Sleep until something happens, and take in what did."""
+        due = [LOG_CHECK_S, LOG_CHECK_S if timeout_s is None else timeout_s]
+        if self._sweep_at is not None:
+            due.append(max(0.0, self._sweep_at - time.monotonic()))
+        for key, _ in self._selector.select(min(due)):
+            handle: Callable[[], None] = key.data
+            handle()
+        self._reap()
+        if self._sweep_at is not None and time.monotonic() >= self._sweep_at:
+            self._sweep_at = None
+            self._kill_orphans()
+        logfile.bound(self._folder / "log")
+
+    def _act(self, commands: Iterable[Command]) -> End | None:
+        for command in commands:
+            if isinstance(command, End):
+                return command
+            if isinstance(command, Shrink):
+                self._children[SCHEDULER].channel.send(op="shrink", excess=command.excess)
+            else:
+                self._start_worker(command)
+        return None
+
+    # -- processes
+
+    def _start_worker(self, command: StartWorker) -> None:
+        from jupyter_train.cluster import worker_process
+
+        settings = worker_process.WorkerSettings(
+            name=command.name,
+            scheduler=self._record.address,
+            threads=self._record.threads,
+            folder=self._folder,
+        )
+        self._fork(command.name, lambda channel: worker_process.run(channel, settings))
+
+    def _fork(self, name: str, main: Callable[[Channel], int]) -> None:
+        child = children.fork(name, main)
+        logger.info("started %s, process %d", name, child.pid)
+        self._children[name] = child
+        self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._hear(child))
+
+    def _hear(self, child: Child) -> None:
+        messages = child.channel.receive()
+        if messages is None:
+            self._selector.unregister(child.channel)
+            return
+        for message in messages:
+            self._take(message)
+
+    def _take(self, message: Message) -> None:
+        """One message of the scheduler process."""
+        match message["op"]:
+            case "address":
+                self._record = replace(self._record, address=message["address"])
+                records.write(self._record, self._home)
+                self._policy.scheduler_listens()
+            case "status":
+                status = Status(
+                    clients=message["clients"],
+                    runs=message["runs"],
+                    busy=message["busy"],
+                    workers=frozenset(message["workers"]),
+                )
+                self._policy.heard(status, time.monotonic())
+                if self._policy.is_complete:
+                    self._tell_starter({})
+            case "scale":
+                self._policy.scale(message["n"])
+                self._record = replace(self._record, workers=self._policy.target)
+                records.write(self._record, self._home)
+            case "retiring":
+                self._policy.retiring(message["names"])
+            case "kept":
+                self._policy.kept(message["names"])
+            case "stop":
+                self._policy.stop(message["reason"])
+
+    def _reap(self) -> None:
+        """Take leave of every child that has ended, the adopted ones too."""
+        names = {child.pid: name for name, child in self._children.items()}
+        while (found := _ended_child()) is not None:
+            name = names.get(found)
+            if name is not None:
+                self._children[name].kill()  # its group, while the number is still taken
+            _, status = os.waitpid(found, 0)
+            if name is not None:
+                self._exited(name, os.waitstatus_to_exitcode(status))
+
+    def _exited(self, name: str, code: int) -> None:
+        logger.info("%s ended with %d", name, code)
+        child = self._children.pop(name)
+        with suppress(KeyError):
+            self._selector.unregister(child.channel)
+        child.channel.close()
+        if name == SCHEDULER:
+            self._policy.scheduler_exited()
+        else:
+            self._policy.worker_exited(name, time.monotonic())
+            self._sweep_at = time.monotonic() + ORPHAN_GRACE_S
+
+    def _kill_orphans(self) -> None:
+        """End processes whose parents have all died: nobody else would."""
+        for pid in children.children_of_this_process() - {child.pid for child in self._children.values()}:
+            logger.info("ending process %d, which a worker left behind", pid)
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+    # -- the end
+
+    def _end(self, end: End) -> None:
+        logger.info("ending: %s", end.reason)
+        self._tell_starter({"error": end.reason, "log": logfile.last_lines(self._folder / "log", 15)})
+        if self._record.address:
+            with suppress(OSError):  # a full disk must not keep the cluster
+                records.write(replace(self._record, state="ending"), self._home)
+        if SCHEDULER in self._children:
+            self._children[SCHEDULER].channel.send(op="end", reason=end.reason)
+        else:
+            for child in self._children.values():
+                with suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGTERM)
+        deadline = time.monotonic() + END_TIMEOUT_S
+        while self._children and not self._hurry and (left := deadline - time.monotonic()) > 0:
+            self._wait(left)
+        for child in self._children.values():
+            child.kill()
+        while self._children or children.children_of_this_process():
+            self._kill_orphans()
+            self._wait(0.02)
+        records.remove(self._record.name, self._home)
+
+    def _tell_starter(self, message: dict[str, str]) -> None:
+        """Tell the kernel that has started the cluster how that went; it hears one line."""
+        if self._notify is None:
+            return
+        with suppress(OSError):  # it did not wait
+            os.write(self._notify, json.dumps(message).encode() + b"\n")
+        os.close(self._notify)
+        self._notify = None
+
+    # -- signals
+
+    def _listen_for_signals(self) -> None:
+        woken, wake = socket.socketpair()
+        woken.setblocking(False)
+        wake.setblocking(False)
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGUSR1):
+            signal.signal(signum, lambda *_: None)  # to be woken; `heard` acts
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        self._wake = wake  # closed when the process ends
+
+        def heard() -> None:
+            for signum in woken.recv(4096):
+                if signum in (signal.SIGTERM, signal.SIGINT):
+                    self._hurry = self._policy.is_ending
+                    self._policy.stop(f"told to by {signal.Signals(signum).name}")
+                elif signum == signal.SIGUSR1:
+                    self._policy.superseded()
+
+        self._selector.register(woken, selectors.EVENT_READ, heard)
+
+
+def _ended_child() -> int | None:
+    """The number of a child that has ended and was not waited for yet; it stays a zombie."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return found.si_pid if found is not None else None
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The supervisor's command. Its caller returns at once; the supervisor has no parent to wait for it."""
+    options = _options(arguments)
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    try:
+        _supervise(options)
+    except BaseException:
+        logging.exception("the supervisor failed")
+        records.remove(options.name, options.home)
+    logging.shutdown()
+    os._exit(0)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="jupyter_train.cluster.supervisor", description=__doc__)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--home", required=True, type=Path)
+    parser.add_argument("--fingerprint", required=True)
+    parser.add_argument("--workers", required=True, type=int)
+    parser.add_argument("--threads", required=True, type=int)
+    parser.add_argument("--idle-timeout", required=True, type=float, help="seconds")
+    parser.add_argument(
+        "--notify", type=int, default=None, help="file descriptor that hears how the start went"
+    )
+    return parser.parse_args(arguments)
+
+
+def _supervise(options: argparse.Namespace) -> None:
+    logging.basicConfig(format="%(asctime)s - %(name)s - %(levelname)s - %(message)s", level=logging.INFO)
+    started = time.time()
+    children.adopt_orphans()
+    # Everything that a child needs, once for all of them.
+    from jupyter_train.cluster import scheduler_process, worker_process  # noqa: F401
+    from jupyter_train.cluster.security import write_certificates
+
+    process = this_process()
+    record = ClusterRecord(
+        name=options.name,
+        kind="local",
+        address="",
+        workers=options.workers,
+        threads=options.threads,
+        pid=process.pid,
+        pid_started=process.started,
+        hostname=socket.gethostname(),
+        fingerprint=options.fingerprint,
+        prefix=sys.prefix,
+        version=__version__,
+        created=started,
+        idle_timeout_s=options.idle_timeout,
+    )
+    write_certificates(record.folder(options.home))
+    gc.collect()
+    gc.freeze()  # else a child's first collection would copy every page it shares
+    policy = Policy(workers=options.workers, idle_timeout_s=options.idle_timeout, now=time.monotonic())
+    Supervisor(record, policy, home=options.home, notify=options.notify).run()
+
+
+if __name__ == "__main__":
+    main()
