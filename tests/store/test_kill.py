@@ -1,0 +1,115 @@
+"""A writer that is killed at any instant leaves a journal that can be read, and goes on with."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jupyter_train.record import RunState, fold
+from jupyter_train.store import JournalReader, JournalWriter, Store
+from jupyter_train.store.liveness import is_silent, process_start, this_boot
+
+RUN = "20261122-150000-000001"
+WRITER = f"""
+import itertools, sys, threading
+from pathlib import Path
+import numpy as np
+from jupyter_train.record import Event, EventKind, RunSpec
+from jupyter_train.store import JournalWriter
+
+spec = RunSpec(run_id="{RUN}", name="killed", source="", ranks=1)
+writer = JournalWriter(Path(sys.argv[1]), gather_s=0.001)
+seqs = itertools.count(1)
+
+def say(kind, **payload):
+    writer.append("{RUN}", [Event(run_id="{RUN}", seq=next(seqs), attempt=1, rank=0, time=1.0, kind=EventKind(kind), payload=payload)])
+
+say("state", state="PENDING", spec=spec.to_dict(for_journal=True))
+say("state", state="STARTING")
+say("state", state="RUNNING")
+for n in itertools.count(4):
+    say("metrics", columns={{"loss": {{"step": np.arange(n, n + 50), "value": np.random.rand(50)}}}})
+    if n % 20 == 0:
+        assert writer.flush(60)
+        print(n, flush=True)
+"""
+
+
+def start(path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+
+
+def lines(writer: subprocess.Popen[str], count: int) -> int:
+    """The number of the newest event that the writer has said to be on disk, after ``count`` such lines."""
+    assert writer.stdout is not None
+    last = 0
+    for _ in range(count):
+        last = int(writer.stdout.readline())
+    return last
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_kill_9_leaves_whole_transactions(path: Path, seed: int) -> None:
+    choose = random.Random(seed)
+    writer = start(path)
+    try:
+        promised = lines(writer, choose.randint(1, 20))
+        time.sleep(choose.uniform(0, 0.02))  # anywhere within a transaction
+    finally:
+        writer.send_signal(signal.SIGKILL)
+        out, _ = writer.communicate()
+    promised = max([promised, *map(int, out.splitlines()[:-1])])
+    events = JournalReader(path).events(RUN)
+    assert [e.seq for e in events] == list(range(1, len(events) + 1))
+    assert len(events) >= promised
+    (summary,) = JournalReader(path).summaries()
+    assert summary.seq == events[-1].seq
+    assert summary.metrics["loss"].step == fold(events).curves["loss"][0].steps[-1]
+
+    (seen,) = Store(path.parent.parent).runs()
+    assert seen.state is RunState.LOST
+    assert "fell silent while the run was RUNNING" in seen.reason
+
+    follower = JournalWriter(path)
+    last = events[-1]
+    follower.append(RUN, [last])
+    follower.close()
+    assert JournalReader(path).events(RUN)[-1].seq == last.seq
+
+
+def test_a_journal_is_read_while_another_process_writes_it(path: Path) -> None:
+    writer = start(path)
+    try:
+        lines(writer, 1)
+        reader, last, reads = JournalReader(path), 0, []
+        while len(reads) < 20:
+            mark, (summary,) = reader.mark_and_summaries()
+            new = [e.seq for e in reader.events(RUN, after=last)]
+            assert new == list(range(last + 1, last + len(new) + 1))
+            last += len(new)
+            assert last >= summary.seq
+            reads.append(len(new))
+        assert len([r for r in reads if r]) > 1
+        assert mark is not None
+        assert not is_silent(mark, now=time.time() + 3600, boot=this_boot(), start_of=process_start)
+        assert Store(path.parent.parent).runs()[0].state is RunState.RUNNING
+    finally:
+        writer.kill()
+        writer.communicate()
+
+
+def test_kill_9_while_the_journal_is_made_hides_nothing(path: Path) -> None:
+    for delay in (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3):
+        writer = start(path.with_name(f"journal-{delay}.sqlite"))
+        time.sleep(delay)
+        writer.kill()
+        writer.communicate()
+    store = Store(path.parent.parent)
+    store.runs()
+    assert store.problems == ()
