@@ -24,6 +24,9 @@ _SETTINGS = Path(tempfile.mkdtemp(prefix="jt-"))
 for _name in ("DASK_CONFIG", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "MPLCONFIGDIR"):
     os.environ[_name] = str(_SETTINGS / _name.lower())
 os.environ["JUPYTER_PLATFORM_DIRS"] = "1"
+# Kernels and servers that tests start find this package, whether it is installed or not.
+_ROOT = str(Path(__file__).resolve().parent.parent)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH", "")]))
 
 
 def pytest_unconfigure() -> None:
@@ -103,12 +106,12 @@ def local_cluster(session_home: Path) -> Iterator[Connection]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(processes.HOME, str(session_home))
-        connection = cluster.start_local(2)
+        connection = cluster.use(cluster.start_local(2).name)
         try:
             yield connection
         finally:
-            connection.close()
             cluster.stop(connection.name)
+            cluster.close()
     left = processes.wait_gone(session_home)
     processes.end(p.pid for p in left)
     assert not left, f"the cluster left processes: {left}"

@@ -1,0 +1,51 @@
+"""``python -m benchmarks start|log|throughput|import [--json] [--repeat N]``"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from benchmarks import load_ext, log, start, throughput
+from benchmarks.report import Row
+
+MEASURES: dict[str, Callable[[int | None], Iterator[Row]]] = {
+    "start": start.measure,
+    "log": log.measure,
+    "throughput": throughput.measure,
+    "import": load_ext.measure,
+}
+_HELP = {
+    "start": f"press run -> first optimizer step on 2 ranks, against torchrun ({start.RUNS} runs)",
+    "log": f"cost of train.log(loss=x), against tensorboard ({log.ROUNDS} rounds of {log.CALLS} calls)",
+    "throughput": f"steps/s and CPU per step, against torchrun with DDP ({throughput.PAIRS} pairs)",
+    "import": f"what %%load_ext adds to plain IPython ({load_ext.PAIRS} pairs)",
+}
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=sys.modules["benchmarks"].__doc__
+    )
+    which = parser.add_subparsers(dest="measure", required=True)
+    for name, text in _HELP.items():
+        one = which.add_parser(name, help=text, description=text)
+        one.add_argument("--json", action="store_true", help="one JSON object per line")
+        one.add_argument("--repeat", type=int, metavar="N", help="repetitions, instead of the usual number")
+    return parser.parse_args(given)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Measures and prints; returns the exit status."""
+    asked = arguments(given)
+    if asked.repeat is not None and asked.repeat < 1:
+        print("--repeat takes a number from 1", file=sys.stderr)
+        return 2
+    for one in MEASURES[asked.measure](asked.repeat):
+        print(one.as_json() if asked.json else one.as_text(), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""A real IPython kernel with jupyter_train loaded, in a home of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = "JUPYTER_TRAIN_HOME"
+
+
+def environment(home: Path) -> dict[str, str]:
+    """For a kernel or a peer: this folder's modules can be imported, and ``home`` marks every process of it."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, HOME: str(home), "PYTHONPATH": path}
+
+
+class Kernel:
+    """One kernel; ``press`` sends a cell as a front end does, ``run`` waits for its end too."""
+
+    def __init__(self, home: Path) -> None:
+        from jupyter_client.manager import KernelManager
+
+        self.home = home
+        self._manager: Any = KernelManager(kernel_name="python3")
+        self._manager.start_kernel(env=environment(home), cwd=str(home))
+        self._client: Any = self._manager.client()
+        self._client.start_channels()
+        self._client.wait_for_ready(timeout=60)
+
+    def press(self, code: str) -> tuple[str, float]:
+        """Sends ``execute_request``. Returns its id and the unix time just before it was sent."""
+        pressed = time.time()
+        return str(self._client.execute(code, store_history=False)), pressed
+
+    def finish(self, message: str, *, timeout_s: float = 300.0) -> str:
+        """Waits for the end of a cell; returns what it printed.
+
+        Raises:
+            RuntimeError: the cell failed, or did not end in time.
+        """
+        printed: list[str] = []
+        failure = ""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            try:
+                received = self._client.get_iopub_msg(timeout=1)
+            except queue.Empty:
+                continue
+            if received["parent_header"].get("msg_id") != message:
+                continue
+            content, kind = received["content"], received["msg_type"]
+            if kind == "stream":
+                printed.append(content["text"])
+            elif kind == "error":
+                failure = "\n".join(content["traceback"])
+            elif kind == "status" and content["execution_state"] == "idle":
+                self._client.get_shell_msg(timeout=10)
+                if failure:
+                    raise RuntimeError(f"a cell failed:\n{failure}")
+                return "".join(printed)
+        raise RuntimeError(f"a cell did not end within {timeout_s} s")
+
+    def run(self, code: str) -> str:
+        """Runs a cell to its end; returns what it printed."""
+        return self.finish(self.press(code)[0])
+
+    def close(self) -> None:
+        """Ends the kernel; its cluster lives on."""
+        self._client.stop_channels()
+        self._manager.shutdown_kernel(now=True)
+
+
+@contextlib.contextmanager
+def training_kernel() -> Iterator[Kernel]:
+    """A kernel with the extension loaded; afterwards its cluster and its home are gone."""
+    home = Path(tempfile.mkdtemp(prefix="jt-bench-"))
+    kernel = Kernel(home)
+    try:
+        kernel.run("%load_ext jupyter_train")
+        yield kernel
+        kernel.run("%train cluster stop")
+    finally:
+        kernel.close()
+        shutil.rmtree(home, ignore_errors=True)

@@ -1,0 +1,66 @@
+"""The texts that ranks run are valid, and both sides run the same loop."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import log, start, throughput
+
+
+def test_both_sides_of_throughput_run_the_same_loop(tmp_path: Path) -> None:
+    loop = throughput.loop(tmp_path / "s.json", 10, 100)
+    for text in (
+        throughput._SETUP + throughput._OURS_LOADER + loop,
+        throughput._SETUP + throughput._THEIRS_BEFORE + loop + throughput._THEIRS_AFTER,
+    ):
+        ast.parse(text)
+    assert "Meter(" in loop
+    assert "10, 110)" in loop
+
+
+def test_throughput_has_epochs_for_all_its_steps(tmp_path: Path) -> None:
+    loop = throughput.loop(tmp_path / "s.json", 50, 1000)
+    epochs = next(line for line in loop.splitlines() if line.startswith("for epoch"))
+    assert int(epochs.partition("range(")[2].partition(")")[0]) * (1797 * 8 // 128) >= 1050
+
+
+def test_the_texts_of_start_and_log_are_valid() -> None:
+    loop = start._LOOP.format(folder="/tmp/x")
+    ast.parse(start._SETUP + start._OURS_SETUP + loop)
+    ast.parse(start._SETUP + start._THEIRS_SETUP + loop + start._THEIRS_END)
+    ast.parse(log._WORK + log._OURS.format(file="f", calls=1, paced=1))
+    ast.parse(log._WORK + log._TENSORBOARD.format(folder="d", file="f", calls=1, paced=1))
+
+
+def test_the_last_rank_ends_the_clock_of_start(tmp_path: Path) -> None:
+    (tmp_path / "rank-0").write_text("100.5")
+    (tmp_path / "rank-1").write_text("101.25")
+    assert start.last_first_step(tmp_path) == 101.25
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_wrote_nothing_is_no_measurement(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        start.last_first_step(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_tensorboard_is_measured_call_by_call(tmp_path: Path) -> None:
+    costs = log.theirs(tmp_path, 20, 3)
+    assert {metric: len(values) for metric, values in costs.items()} == {"call": 20, "call_paced": 3}
+    assert min(costs["call"]) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.skipif(sys.platform != "linux", reason="reads CPU seconds from /proc")
+def test_torchrun_is_measured_with_all_its_processes(tmp_path: Path) -> None:
+    stretch = throughput.theirs(tmp_path, 5, 60)
+    assert stretch.steps == 60
+    assert stretch.processes >= 3
+    assert stretch.cpu_s > 0
