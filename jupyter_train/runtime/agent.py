@@ -1,0 +1,341 @@
+"""The agent: a Dask worker plugin that launches rank processes, relays what they tell, and ends them.
+
+Everything here runs in the worker's event loop and does not block it. The
+controller speaks to it by worker RPC (``train_…``), it answers on the worker's
+stream to the scheduler: ``train-agent``, ``train-rank``, ``train-events``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import socket
+import sys
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from distributed import WorkerPlugin
+
+from jupyter_train import home
+from jupyter_train.errors import TrainError
+from jupyter_train.record import EventKind
+from jupyter_train.runtime.channel import Cause
+from jupyter_train.runtime.device import device_index
+from jupyter_train.runtime.environment import THREAD_VARIABLES
+from jupyter_train.runtime.escalation import Mode
+from jupyter_train.runtime.job import Job
+from jupyter_train.runtime.launcher import Launcher, new_launcher
+from jupyter_train.runtime.lease import Leases
+from jupyter_train.runtime.link import RankLink
+from jupyter_train.runtime.processes import kill_group, kill_marked
+from jupyter_train.runtime.relay import Relay
+from jupyter_train.runtime.spool import read_spools, spool_name
+from jupyter_train.runtime.usage import Reading, UsageSampler
+
+logger = logging.getLogger(__name__)
+
+NAME = "jupyter-train-agent"
+RENDEZVOUS_KEPT_S = 120.0  #: a socket that no launch has taken is closed after this long
+SPOOL_KEPT_S = 10.0  #: after the rank's end: by then the scheduler has its events
+ARTIFACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+Attempt = tuple[str, int]  #: run id, attempt
+
+
+class Agent(WorkerPlugin):  # type: ignore[misc]
+    """Register with ``client.register_plugin(Agent())``; a second registration changes nothing."""
+
+    name = NAME
+    idempotent = True
+
+    def __init__(self) -> None:
+        self._office: Office | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_office": None}
+
+    def setup(self, worker: Any) -> None:
+        """Called by the worker in its event loop: start the zygote, answer the controller."""
+        self._office = Office(worker)
+        worker.handlers.update(self._office.handlers)
+        self._office.open()
+
+    async def teardown(self, worker: Any) -> None:
+        """Called by the worker at its end: every rank and the zygote go with it."""
+        office, self._office = self._office, None
+        if office is not None:
+            for name in office.handlers:
+                worker.handlers.pop(name, None)
+            await office.close()
+
+
+class Office:
+    """What an agent does for one worker."""
+
+    def __init__(self, worker: Any, *, launcher: Launcher | None = None) -> None:
+        self._worker = worker
+        self._launcher: Launcher = launcher or new_launcher(self)
+        self._links: dict[str, RankLink] = {}
+        self._relays: dict[Attempt, Relay] = {}
+        self._rendezvous: dict[Attempt, socket.socket] = {}
+        self._leases = Leases(
+            scheduler=worker.scheduler.address, worker=worker.address, security=worker.security
+        )
+        self._usage = UsageSampler(self._usage_read)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self.handlers = {
+            "train_rendezvous": self.rendezvous,
+            "train_launch": self.launch,
+            "train_stop_ranks": self.stop_ranks,
+            "train_content_missing": self.content_missing,
+            "train_content_put": self.content_put,
+            "train_artifact_get": self.artifact_get,
+            "train_spool": self.spool,
+        }
+
+    def open(self) -> None:
+        """Start the zygote; the controller is told when it is ready."""
+        self._worker.batched_send({"op": "train-agent", "ready": False})
+        self._launcher.start()
+
+    async def close(self) -> None:
+        """End every rank, the zygote and the leases."""
+        for link in list(self._links.values()):
+            link.end("kill")
+        await self._launcher.close()
+        for link in list(self._links.values()):
+            link.lost("its worker is closing")
+        self._usage.close()
+        for held in self._rendezvous.values():
+            held.close()
+        self._rendezvous.clear()
+        await self._leases.close()
+
+    # RPC handlers: plain values in, plain values out
+
+    async def rendezvous(self, *, run_id: str, attempt: int, host_visible: bool) -> dict[str, Any]:
+        """Bind and listen where the run's ranks will meet; rank 0 is launched here and gets the socket."""
+        host = self._host() if host_visible else "127.0.0.1"
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.bind((host, 0))
+        listening.listen(1024)
+        self._forget_rendezvous((run_id, attempt))
+        self._rendezvous[run_id, attempt] = listening
+        self._loop.call_later(RENDEZVOUS_KEPT_S, self._forget_rendezvous, (run_id, attempt), listening)
+        return {"host": host, "port": listening.getsockname()[1]}
+
+    async def launch(
+        self,
+        *,
+        run_id: str,
+        attempt: int,
+        spec: Mapping[str, Any],
+        ranks: list[list[int]],
+        world_size: int,
+        local_world_size: int,
+        master_host: str,
+        master_port: int,
+    ) -> dict[str, Any]:
+        """Fork ranks, all or none; gives their process ids."""
+        self._relays[run_id, attempt] = Relay(self._worker.batched_send, run_id=run_id, attempt=attempt)
+        listening = self._rendezvous.pop((run_id, attempt), None)
+        cores = _cores()
+        links = []
+        for place, (rank, local_rank) in enumerate(ranks):
+            job = Job(
+                spec=dict(spec),
+                attempt=attempt,
+                rank=rank,
+                local_rank=local_rank,
+                world_size=world_size,
+                local_world_size=local_world_size,
+                master_host=master_host,
+                master_port=master_port,
+                home=str(home.home()),
+                worker=self._worker.address,
+                cores=cores,
+                device_index=device_index(
+                    os.environ, rotated="dask_cuda" in sys.modules, local_rank=local_rank, place=place
+                ),
+                unset=nanny_variables(os.environ),
+            )
+            relay = self._relays[run_id, attempt]
+            links.append(RankLink(job, launcher=self._launcher, relay=relay, owner=self))
+        for link in links:
+            self._links[link.key] = link
+        try:
+            fd = listening.fileno() if listening is not None else None
+            pids = await asyncio.gather(*(link.launch(fd if link.job.rank == 0 else None) for link in links))
+        except (OSError, TrainError) as error:
+            for link in links:
+                link.end("kill")
+                self._links.pop(link.key, None)
+            return {"error": {"type": type(error).__name__, "message": str(error)}}
+        finally:
+            if listening is not None:
+                listening.close()
+        for link in links:
+            if not link.ended:
+                self._usage.watch(link.pid)
+                self._spawn(self._leases.take(lease_key(link, self._worker.address)))
+        return {"pids": {link.job.rank: pid for link, pid in zip(links, pids, strict=True)}}
+
+    async def stop_ranks(self, *, run_id: str, attempt: int, mode: Mode) -> None:
+        """Begin to end this agent's ranks of an attempt; their exits tell when it is done."""
+        for link in self._of((run_id, attempt)):
+            link.end(mode)
+
+    async def content_missing(self, *, keys: list[str]) -> list[str]:
+        """Which captured data this host does not have."""
+        return list(self._content().missing(keys))
+
+    async def content_put(self, *, key: str, offset: int, total: int, data: Any) -> None:
+        """One chunk of captured data."""
+        await self._loop.run_in_executor(None, self._content().receive, key, offset, total, data)
+
+    async def artifact_get(self, *, run_id: str, name: str, offset: int, length: int) -> dict[str, Any]:
+        """A part of a file in a run's folder, and how long the file is.
+
+        Raises:
+            ValueError: that is not the name of a file of a run.
+            FileNotFoundError: the run has no such file on this host.
+        """
+        if not ARTIFACT.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of an artifact")
+        path = home.run_folder(run_id) / name
+        return await self._loop.run_in_executor(None, _read_part, path, offset, length)
+
+    async def spool(self, *, run_id: str, attempt: int) -> dict[str, Any]:
+        """The events that an attempt's ranks on this host, perhaps another worker's, left on disk."""
+        folder = home.run_folder(run_id)
+        return {"events": await self._loop.run_in_executor(None, read_spools, folder, attempt)}
+
+    # What the launcher tells
+
+    def launcher_ready(self, ready: bool) -> None:
+        """See `jupyter_train.runtime.launcher.Listener`."""
+        self._worker.batched_send({"op": "train-agent", "ready": ready})
+
+    def rank_exited(self, key: str, status: int) -> None:
+        """See `jupyter_train.runtime.launcher.Listener`."""
+        if link := self._links.get(key):
+            link.exited(status)
+
+    def ranks_lost(self, text: str) -> None:
+        """See `jupyter_train.runtime.launcher.Listener`."""
+        for link in list(self._links.values()):
+            if link.pid:
+                kill_group(link.pid)
+            self._spawn(self._bury(link, text))
+
+    # What the links tell
+
+    def rank_ready(self, link: RankLink) -> None:
+        """See `jupyter_train.runtime.link.Owner`."""
+        self._say(link, "ready")
+
+    def rank_ended(self, link: RankLink, cause: Cause) -> None:
+        """See `jupyter_train.runtime.link.Owner`."""
+        self._links.pop(link.key, None)
+        self._usage.forget(link.pid)
+        self._leases.release(lease_key(link, self._worker.address))
+        self._say(link, "exited", cause=cause.to_dict())
+        spool = link.job.folder / spool_name(link.job.attempt, link.job.rank)
+        self._loop.call_later(SPOOL_KEPT_S, _remove, spool)
+        attempt = (link.job.spec["run_id"], link.job.attempt)
+        if not self._of(attempt):
+            self._relays.pop(attempt, None)
+
+    async def _bury(self, link: RankLink, text: str) -> None:
+        await self._loop.run_in_executor(None, kill_marked, link.job.marks)
+        link.lost(text)
+
+    def _usage_read(self, readings: Mapping[int, Reading]) -> None:
+        """Called in the sampler's thread."""
+        self._loop.call_soon_threadsafe(self._pass_usage_on, readings)
+
+    def _pass_usage_on(self, readings: Mapping[int, Reading]) -> None:
+        for link in self._links.values():
+            reading = readings.get(link.pid)
+            relay = self._relays.get((link.job.spec["run_id"], link.job.attempt))
+            if reading is not None and relay is not None:
+                payload = {
+                    "cpu_cores": reading.cpu_cores,
+                    "memory_bytes": reading.memory_bytes,
+                    "worker": self._worker.address,
+                }
+                relay.add([link.event(EventKind.USAGE, payload)])
+
+    def _say(self, link: RankLink, status: str, **more: Any) -> None:
+        self._worker.batched_send(
+            {
+                "op": "train-rank",
+                "run_id": link.job.spec["run_id"],
+                "attempt": link.job.attempt,
+                "rank": link.job.rank,
+                "status": status,
+                **more,
+            }
+        )
+
+    def _of(self, attempt: Attempt) -> list[RankLink]:
+        return [
+            link for link in self._links.values() if (link.job.spec["run_id"], link.job.attempt) == attempt
+        ]
+
+    def _forget_rendezvous(self, attempt: Attempt, only: socket.socket | None = None) -> None:
+        held = self._rendezvous.get(attempt)
+        if held is not None and only in (None, held):
+            del self._rendezvous[attempt]
+            held.close()
+
+    def _content(self) -> Any:
+        from jupyter_train.transport.content import ContentStore
+
+        return ContentStore(home.content_folder())
+
+    def _host(self) -> str:
+        from distributed.comm import get_address_host
+
+        return str(get_address_host(self._worker.address))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def lease_key(link: RankLink, worker: str) -> str:
+    """Name of a rank's lease task; Dask shows what stands before the last dash as the task's kind."""
+    return f"train-{link.job.spec['name']}-{link.key}@{worker}"
+
+
+def nanny_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Variables that Dask's Nanny set for its worker and that a notebook would not have."""
+    import dask
+
+    defaults = dask.config.get("distributed.nanny.pre-spawn-environ", default={}) or {}
+    return tuple(
+        name for name in THREAD_VARIABLES if name in defaults and environ.get(name) == str(defaults[name])
+    )
+
+
+def _cores() -> int:
+    from dask.system import CPU_COUNT
+
+    return max(1, int(CPU_COUNT))
+
+
+def _read_part(path: Path, offset: int, length: int) -> dict[str, Any]:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return {"data": file.read(length), "total": os.fstat(file.fileno()).st_size}
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)

@@ -1,0 +1,80 @@
+"""The cell: compiled under a name of its own with the notebook's line numbers, executed as ``__main__``."""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import asyncio
+import builtins
+import functools
+import inspect
+import linecache
+import operator
+import sys
+import types
+from types import CodeType
+from typing import Any
+
+_FUTURES = (
+    functools.reduce(
+        operator.or_, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
+    )
+    & ~inspect.CO_NESTED
+)
+
+
+def cell_file(name: str) -> str:
+    """File name under which the cell of the run ``name`` appears in tracebacks."""
+    return f"<train {name}>"
+
+
+def padded_source(source: str, first_line: int) -> str:
+    """``source`` pushed down, so that its lines have the numbers they have in the notebook's cell."""
+    return "\n" * (first_line - 1) + source
+
+
+def compile_cell(source: str, *, file: str, first_line: int) -> list[CodeType]:
+    """The cell as code objects, to be executed in order; registers the source for tracebacks.
+
+    A last line that is an expression is a code object by itself that shows its value.
+    ``await`` at top level makes a code object whose evaluation gives a coroutine.
+
+    Raises:
+        SyntaxError: with the notebook's line.
+    """
+    text = padded_source(source, first_line)
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    tree = ast.parse(text, file)
+    last = tree.body[-1] if tree.body else None
+    shown = isinstance(last, ast.Expr) and not text.rstrip().endswith(";")
+    body = tree.body[:-1] if shown else tree.body
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    codes = [compile(ast.Module(body, tree.type_ignores), file, "exec", flags, dont_inherit=True)]
+    if shown:
+        flags |= codes[0].co_flags & _FUTURES
+        codes.append(compile(ast.Interactive(tree.body[-1:]), file, "single", flags, dont_inherit=True))
+    return codes
+
+
+def new_main() -> dict[str, Any]:
+    """The namespace of a fresh ``__main__``, which takes the place of the present one."""
+    module = types.ModuleType("__main__")
+    module.__dict__["__builtins__"] = builtins
+    sys.modules["__main__"] = module
+    return module.__dict__
+
+
+def execute(codes: list[CodeType], namespace: dict[str, Any]) -> None:
+    """Run the code objects in ``namespace``; raises what the cell raises."""
+    if any(code.co_flags & inspect.CO_COROUTINE for code in codes):
+        asyncio.run(_execute_async(codes, namespace))
+        return
+    for code in codes:
+        exec(code, namespace)
+
+
+async def _execute_async(codes: list[CodeType], namespace: dict[str, Any]) -> None:
+    for code in codes:
+        result = eval(code, namespace)
+        if inspect.iscoroutine(result):
+            await result

@@ -1,0 +1,96 @@
+"""A rank's surroundings: environment variables, folder, module path, threads, random states."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jupyter_train.record import RunSpec
+from jupyter_train.runtime.job import Job
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def rank_environ(job: Job, spec: RunSpec) -> dict[str, str]:
+    """What a rank's environment has beside its worker's: torch.distributed's names, our marks, the user's own."""
+    environ = {
+        **job.marks,
+        "LOCAL_RANK": str(job.local_rank),
+        "WORLD_SIZE": str(job.world_size),
+        "LOCAL_WORLD_SIZE": str(job.local_world_size),
+        "MASTER_ADDR": job.master_host,
+        "MASTER_PORT": str(job.master_port),
+        # A cell's own init_process_group then joins the store that rank 0 serves already.
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }
+    if job.master_host == "127.0.0.1":
+        environ["GLOO_SOCKET_IFNAME"] = "lo"
+    return {**spec.environment, **environ}
+
+
+def thread_count(job: Job, spec: RunSpec) -> int:
+    """Threads of torch within one operation: the user's number, else the host's cores shared among its ranks."""
+    given = spec.environment.get("OMP_NUM_THREADS", "")
+    if given.isdigit() and int(given):
+        return int(given)
+    return max(1, job.cores // job.local_world_size)
+
+
+def settle(job: Job, spec: RunSpec, remark: Callable[[str], None]) -> None:
+    """Make this process the place where the notebook's cell would have run."""
+    for name in job.unset:
+        os.environ.pop(name, None)
+    os.environ.update(rank_environ(job, spec))
+    time.tzset()
+    _enter_folder(spec.cwd, remark)
+    sys.path[:] = list(dict.fromkeys([*spec.sys_path, *sys.path]))
+    sys.argv[:] = [""]
+    import torch
+
+    torch.set_num_threads(thread_count(job, spec))
+
+
+def seed_everything(spec: RunSpec, state: Mapping[str, Any] | None) -> None:
+    """Give torch, numpy and random the same state in every rank: the spec's seed, else the kernel's states.
+
+    A generator that the kernel did not have is seeded from the run's id. A
+    fresh torch is left alone: it starts alike in every process.
+    """
+    import numpy as np
+    import torch
+
+    if spec.seed is not None:
+        torch.manual_seed(spec.seed)
+        np.random.seed(spec.seed % 2**32)
+        random.seed(spec.seed)
+        return
+    state = state or {}
+    if state.get("torch") is not None:
+        torch.set_rng_state(torch.as_tensor(state["torch"]))
+    own = int.from_bytes(hashlib.sha256(spec.run_id.encode()).digest()[:4])
+    if state.get("numpy") is not None:
+        np.random.set_state(state["numpy"])
+    else:
+        np.random.seed(own)
+    if state.get("random") is not None:
+        version, internal, gauss = state["random"]
+        random.setstate((version, tuple(internal), gauss))
+    else:
+        random.seed(own)
+
+
+def _enter_folder(cwd: str, remark: Callable[[str], None]) -> None:
+    if not cwd:
+        return
+    try:
+        os.chdir(cwd)
+    except OSError as error:
+        remark(
+            f"the notebook's folder cannot be entered on the worker ({error}); the cell runs in {os.getcwd()}"
+        )

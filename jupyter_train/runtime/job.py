@@ -1,0 +1,72 @@
+"""What a rank is told at its birth."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jupyter_train.home import run_folder
+from jupyter_train.record import RunSpec
+from jupyter_train.runtime import processes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One rank of one attempt, as its agent hands it over: through memory, since it holds environment values."""
+
+    spec: Mapping[str, Any]
+    attempt: int
+    rank: int
+    local_rank: int
+    world_size: int
+    local_world_size: int
+    master_host: str
+    master_port: int
+    home: str  #: folder of the agent's `jupyter_train.home`
+    worker: str  #: address of the Dask worker
+    cores: int  #: that this host lets us use
+    device_index: int  #: which of the visible GPUs is this rank's
+    unset: tuple[str, ...] = ()  #: environment variables that only Dask's Nanny had set
+
+    @property
+    def run_spec(self) -> RunSpec:
+        """The run's spec."""
+        return RunSpec.from_dict(self.spec)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder on this host."""
+        return run_folder(self.spec["run_id"], Path(self.home))
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """What every process of this rank carries in its environment."""
+        return rank_marks(self.spec["run_id"], self.attempt, self.rank)
+
+    def to_file(self) -> int:
+        """A descriptor of a file in memory that holds this job, at its start. The caller closes it."""
+        fd = os.memfd_create("jupyter-train-job")
+        with os.fdopen(os.dup(fd), "wb") as file:
+            file.write(json.dumps(asdict(self)).encode())
+        os.lseek(fd, 0, os.SEEK_SET)
+        return fd
+
+    @classmethod
+    def from_file(cls, fd: int) -> Job:
+        """The job in the file ``fd``, which is closed."""
+        with os.fdopen(fd, "rb") as file:
+            data = json.loads(file.read())
+        return cls(**{**data, "unset": tuple(data["unset"])})
+
+
+def rank_marks(run_id: str, attempt: int, rank: int) -> dict[str, str]:
+    """Environment variables by which the processes of a rank are found again."""
+    return {
+        processes.RUN_MARK: run_id,
+        processes.ATTEMPT_MARK: str(attempt),
+        processes.RANK_MARK: str(rank),
+    }

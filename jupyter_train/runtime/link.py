@@ -1,0 +1,267 @@
+"""An agent's end of one rank: its channel, its output pipes, its last word, and its end.
+
+Lives in the worker's event loop; nothing here blocks it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from jupyter_train.record import Event, EventKind, pack_event
+from jupyter_train.runtime.channel import Cause, Command, FrameKind, FrameReader, split_events
+from jupyter_train.runtime.escalation import Due, Mode, Step, kill_after, plan
+from jupyter_train.runtime.interrupts import raise_signal
+from jupyter_train.runtime.job import Job
+from jupyter_train.runtime.launcher import Launcher, RankFds
+from jupyter_train.runtime.relay import Relay
+from jupyter_train.runtime.text import TextBuffer
+
+READ_BYTES = 1 << 18
+DRAIN_BYTES = 1 << 24  #: of a pipe at the end; whoever still writes to it after the rank's death is cut off
+OUTPUT_INTERVAL_S = 0.1
+TAIL_CHARACTERS = 4000  #: of C-level stderr, told with a rank that died of a signal
+
+
+class Owner(Protocol):
+    """Whom a link tells."""
+
+    def rank_ready(self, link: RankLink) -> None:
+        """The rank begins the cell."""
+
+    def rank_ended(self, link: RankLink, cause: Cause) -> None:
+        """The rank is gone and all its events were passed on."""
+
+
+class RankLink:
+    """One rank of one attempt, seen from its agent."""
+
+    def __init__(self, job: Job, *, launcher: Launcher, relay: Relay, owner: Owner) -> None:
+        self.job = job
+        self.pid = 0  #: 0 until it is forked
+        self.ended = False
+        self._launcher = launcher
+        self._relay = relay
+        self._owner = owner
+        self._frames = FrameReader()
+        self._channel: socket.socket | None = None
+        self._pipes: dict[int, tuple[str, codecs.IncrementalDecoder]] = {}
+        self._text = TextBuffer()
+        self._text_timer: asyncio.TimerHandle | None = None
+        self._tail = ""
+        self._cause: Cause | None = None
+        self._told_to: Mode | None = None
+        self._told_at = 0.0
+        self._left_at: float | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+
+    @property
+    def key(self) -> str:
+        """Names the rank among all of its agent."""
+        return f"{self.job.spec['run_id']}/{self.job.attempt}/{self.job.rank}"
+
+    async def launch(self, listen: int | None) -> int:
+        """Fork the rank; gives its process id.
+
+        Raises:
+            RunFailed: it could not be forked.
+        """
+        ours, theirs = socket.socketpair()
+        stdout, stdout_w = os.pipe()
+        stderr, stderr_w = os.pipe()
+        job = self.job.to_file()
+        ours.setblocking(False)
+        self._channel = ours
+        decoder = codecs.getincrementaldecoder("utf-8")
+        self._pipes = {
+            stdout: ("stdout", decoder("backslashreplace")),
+            stderr: ("stderr", decoder("backslashreplace")),
+        }
+        loop = asyncio.get_running_loop()
+        try:
+            fds = RankFds(stdout=stdout_w, stderr=stderr_w, channel=theirs.fileno(), job=job, listen=listen)
+            self.pid = await self._launcher.launch(self.key, self.job.marks, fds)
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            theirs.close()
+            for fd in (stdout_w, stderr_w, job):
+                os.close(fd)
+        if not self.ended:
+            loop.add_reader(ours, self._read_channel)
+            for fd in self._pipes:
+                os.set_blocking(fd, False)
+                loop.add_reader(fd, self._read_pipe, fd)
+        return self.pid
+
+    def end(self, mode: Mode) -> None:
+        """Begin to end the rank; a harder mode replaces a softer one, a softer one changes nothing."""
+        order: tuple[Mode | None, ...] = (None, "stop", "fail", "kill")
+        if self.ended or order.index(mode) <= order.index(self._told_to):
+            return
+        self._cancel_timers()
+        self._told_to = mode
+        loop = asyncio.get_running_loop()
+        self._told_at = loop.time()
+        for due in plan(mode):
+            if due.after_s == 0.0:
+                self._do(due)
+            else:
+                self._timers.append(loop.call_later(due.after_s, self._do, due))
+
+    def exited(self, status: int) -> None:
+        """The process was reaped, and all it left behind is dead."""
+        self._finish(self._cause or self._cause_of(status))
+
+    def lost(self, text: str) -> None:
+        """Nobody can tell how the process ended; the caller has killed it."""
+        cause = Cause(kind="signal", signal=int(signal.SIGKILL), text=text)
+        self._finish(self._cause or (Cause(kind="stopped") if self._told_to else cause))
+
+    def _do(self, due: Due) -> None:
+        if self.ended or not self.pid:
+            return
+        left = None if self._left_at is None else self._left_at - self._told_at
+        match due.step:
+            case Step.ASK:
+                self._say(Command.STOP)
+            case Step.RAISE if left is None:
+                try:
+                    os.kill(self.pid, raise_signal())
+                except ProcessLookupError:
+                    pass  # its end is on the way to us
+            case Step.KILL:
+                assert self._told_to is not None
+                after = kill_after(self._told_to, left_after_s=left)
+                if after <= due.after_s:
+                    self._launcher.kill(self.pid)
+                else:
+                    again = Due(after, Step.KILL)
+                    loop = asyncio.get_running_loop()
+                    self._timers.append(loop.call_at(self._told_at + after, self._do, again))
+
+    def _say(self, command: Command) -> None:
+        if self._channel is not None:
+            try:
+                self._channel.send(bytes([command]))
+            except OSError:
+                pass  # full or closed: the signal follows
+
+    def _read_channel(self, most: int = READ_BYTES) -> None:
+        read = 0
+        while self._channel is not None and read < most:
+            try:
+                data = self._channel.recv(READ_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                data = b""
+            if not data:
+                asyncio.get_running_loop().remove_reader(self._channel)
+                return
+            read += len(data)
+            for kind, body in self._frames.feed(data):
+                self._hear(kind, body)
+
+    def _hear(self, kind: FrameKind, body: bytes) -> None:
+        match kind:
+            case FrameKind.EVENTS | FrameKind.URGENT_EVENTS:
+                self._relay.add(split_events(body), urgent=kind is FrameKind.URGENT_EVENTS)
+            case FrameKind.READY:
+                self._owner.rank_ready(self)
+            case FrameKind.LEFT:
+                self._left_at = asyncio.get_running_loop().time()
+            case FrameKind.CAUSE:
+                self._cause = Cause(**json.loads(body))
+
+    def _read_pipe(self, fd: int, most: int = READ_BYTES) -> None:
+        stream, decoder = self._pipes[fd]
+        read = 0
+        while read < most:
+            try:
+                data = os.read(fd, READ_BYTES)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                data = b""
+            if not data:
+                asyncio.get_running_loop().remove_reader(fd)
+                break
+            read += len(data)
+            text = decoder.decode(data)
+            self._text.write(stream, text)
+            if stream == "stderr":
+                self._tail = (self._tail + text)[-TAIL_CHARACTERS:]
+        if read and self._text_timer is None:
+            self._text_timer = asyncio.get_running_loop().call_later(OUTPUT_INTERVAL_S, self._pass_text_on)
+
+    def _pass_text_on(self, *, everything: bool = False) -> None:
+        if self._text_timer is not None:
+            self._text_timer.cancel()
+            self._text_timer = None
+        events = [
+            self.event(EventKind.LOG, {"stream": stream, "text": text})
+            for stream, text in self._text.take(everything=everything)
+        ]
+        self._relay.add(events)
+        if not everything and self._text.waiting:
+            self._text_timer = asyncio.get_running_loop().call_later(OUTPUT_INTERVAL_S, self._pass_text_on)
+
+    def event(self, kind: EventKind, payload: Mapping[str, Any]) -> bytes:
+        """A packed event about this rank that its agent tells."""
+        return pack_event(
+            Event(
+                run_id=self.job.spec["run_id"],
+                attempt=self.job.attempt,
+                rank=self.job.rank,
+                time=time.time(),
+                kind=kind,
+                payload=payload,
+            )
+        )
+
+    def _cause_of(self, status: int) -> Cause:
+        if self._told_to is not None:
+            return Cause(kind="stopped")
+        code = os.waitstatus_to_exitcode(status)
+        if code < 0:
+            return Cause(kind="signal", signal=-code, text=self._tail)
+        return Cause(kind="exit", code=code, text=self._tail)
+
+    def _finish(self, cause: Cause) -> None:
+        if self.ended:
+            return
+        self._read_channel(DRAIN_BYTES)
+        cause = self._cause or cause
+        for fd in self._pipes:
+            self._read_pipe(fd, DRAIN_BYTES)
+        self._pass_text_on(everything=True)
+        self.ended = True
+        self._cancel_timers()
+        self._close()
+        self._relay.flush()
+        self._owner.rank_ended(self, cause)
+
+    def _cancel_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+    def _close(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._channel is not None:
+            loop.remove_reader(self._channel)
+            self._channel.close()
+            self._channel = None
+        for fd in self._pipes:
+            loop.remove_reader(fd)
+            os.close(fd)
+        self._pipes = {}

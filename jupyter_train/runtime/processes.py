@@ -1,0 +1,143 @@
+"""What Linux lets one process do to others: die with a parent, carry a mark, end a whole group.
+
+A rank is a forked process, and the kernel shows in ``/proc/<pid>/environ`` the
+environment its *zygote* was started with. So the zygote is started with a pad
+variable, and a rank overwrites those bytes with its marks: anybody may then
+count the processes of a run, whatever they forked or executed since.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import signal
+import time
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+RUN_MARK = "JUPYTER_TRAIN_RUN"
+ATTEMPT_MARK = "JUPYTER_TRAIN_ATTEMPT"
+RANK_MARK = "RANK"
+
+PAD = "JUPYTER_TRAIN_PAD"
+PAD_VALUE = "." * 160
+
+OOM_SCORE_ADJUST = 500  #: the OOM killer takes a rank before agent, scheduler or kernel
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_PROC = Path("/proc")
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent(parent: int, number: signal.Signals) -> None:
+    """Have the kernel send ``number`` to this process when the thread that started it ends.
+
+    Ends this process at once where the parent ended before the call could be made.
+    """
+    _libc().prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends, however far it daemonised itself."""
+    _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def write_marks(marks: Mapping[str, str]) -> None:
+    """Show ``marks`` in this process's ``/proc/<pid>/environ``, in the place of the pad.
+
+    Without a pad of sufficient size it does nothing. Call once, before the environment is changed.
+    """
+    libc = _libc()
+    libc.getenv.restype = ctypes.c_void_p
+    address = libc.getenv(PAD.encode())
+    data = b"\0".join(f"{name}={value}".encode() for name, value in marks.items())
+    size = len(PAD) + 1 + len(PAD_VALUE)
+    if not address or len(data) > size or os.environ.get(PAD) != PAD_VALUE:
+        return
+    start = address - len(PAD) - 1
+    ctypes.memset(start, 0, size)
+    ctypes.memmove(start, data, len(data))
+    os.environ.pop(PAD, None)
+
+
+def invite_oom_killer() -> None:
+    """Let the OOM killer take this process first. Raising one's own score needs no privilege."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJUST))
+    except OSError:
+        pass  # a container may forbid it; then the kernel decides by size alone
+
+
+def kill_group(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Send ``number`` to the process and the group it leads; whoever is gone already does not matter."""
+    for send in (os.killpg, os.kill):
+        try:
+            send(pid, number)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+def marked(marks: Mapping[str, str]) -> Iterator[int]:
+    """Processes of this user that carry all of ``marks``, oneself left out."""
+    wanted = {f"{name}={value}".encode() for name, value in marks.items()}
+    me = os.getpid()
+    for entry in os.listdir(_PROC):
+        if not entry.isdigit() or int(entry) == me:
+            continue
+        try:
+            environ = (_PROC / entry / "environ").read_bytes()
+        except OSError:
+            continue  # ended meanwhile, or somebody else's
+        if wanted <= set(environ.split(b"\0")):
+            yield int(entry)
+
+
+def kill_marked(marks: Mapping[str, str], *, timeout_s: float = 1.0) -> None:
+    """Kill every process that carries all of ``marks``; returns when none is left or after ``timeout_s``.
+
+    Asks again until none is found: what is being killed may be forking.
+    """
+    deadline = time.monotonic() + timeout_s
+    while pids := [pid for pid in marked(marks) if is_running(pid)]:
+        for pid in pids:
+            kill_group(pid)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.005)
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    return _state(pid) not in ("", "Z", "X")
+
+
+def children(pid: int) -> tuple[int, ...]:
+    """The direct children of a process, zombies too; empty where it is gone."""
+    found: list[int] = []
+    try:
+        for task in os.listdir(_PROC / str(pid) / "task"):
+            found += map(int, (_PROC / str(pid) / "task" / task / "children").read_text().split())
+    except OSError:
+        pass
+    return tuple(found)
+
+
+def without(environ: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
+    """``environ`` less ``names``."""
+    return {name: value for name, value in environ.items() if name not in names}
+
+
+def _state(pid: int) -> str:
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text()
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[0]

@@ -1,0 +1,222 @@
+"""A rank process, from its birth in the zygote to its last word.
+
+The main thread runs the cell. Beside it: ``jupyter-train-recorder`` writes what
+is recorded, ``jupyter-train-control`` listens to the agent. The process ends by
+``os._exit``: a process group that is destroyed in order may hang, and nothing is
+left to clean up that its death does not.
+"""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from jupyter_train.record import RunSpec
+from jupyter_train.runtime import cell, environment, output, processes
+from jupyter_train.runtime.channel import Cause, FrameKind
+from jupyter_train.runtime.device import pick_device
+from jupyter_train.runtime.failure import comes_from_peer, describe
+from jupyter_train.runtime.interrupts import Interrupts
+from jupyter_train.runtime.job import Job
+from jupyter_train.runtime.recorder import Recorder
+from jupyter_train.runtime.spool import ChannelSink, spool_name
+from jupyter_train.runtime.stopping import StopFlag, StopRun
+from jupyter_train.runtime.train import Place, train
+
+if TYPE_CHECKING:
+    from jupyter_train.runtime.zygote import RankFiles
+
+STORE_TIMEOUT = timedelta(seconds=120)  #: the other ranks may wait for a zygote that is just starting
+AT_EXIT_S = 5.0  #: for what the cell registered with atexit
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How the cell ended."""
+
+    cause: Cause
+    error: BaseException | None = None
+
+
+def main(files: RankFiles) -> NoReturn:
+    """Be the rank that ``files`` describes. Called in a fresh fork of the zygote; never returns."""
+    job = Job.from_file(files.job)
+    channel = socket.socket(fileno=files.channel)
+    recorder = Recorder(
+        ChannelSink(channel, job.folder / spool_name(job.attempt, job.rank)),
+        run_id=job.spec["run_id"],
+        attempt=job.attempt,
+        rank=job.rank,
+    )
+    recorder.start()
+    stop = StopFlag()
+    interrupts = Interrupts(stop)
+    interrupts.install(channel)
+    processes.invite_oom_killer()
+    output.redirect(recorder)
+    faulthandler.enable(file=2)
+    atexit._clear()  # the zygote's own; what the cell registers runs at its end
+    try:
+        outcome = _Rank(job, recorder, stop, interrupts, files.listen).run()
+    except BaseException as error:  # nothing above us tells the user otherwise
+        outcome = _failed(recorder, error)
+    _run_exit_functions(recorder)
+    recorder.word(FrameKind.CAUSE, outcome.cause)
+    recorder.close()
+    os._exit(outcome.cause.code)
+
+
+class _Rank:
+    """The steps of one rank, in order."""
+
+    def __init__(
+        self, job: Job, recorder: Recorder, stop: StopFlag, interrupts: Interrupts, listen: int | None
+    ) -> None:
+        self._job = job
+        self._spec: RunSpec = job.run_spec
+        self._recorder = recorder
+        self._stop = stop
+        self._interrupts = interrupts
+        self._listen = listen
+
+    def run(self) -> _Outcome:
+        """Prepare, execute, bring the results to disk."""
+        from jupyter_train.runtime.observe import Observer
+        from jupyter_train.runtime.parallel import install
+        from jupyter_train.transport.content import ContentStore
+        from jupyter_train.transport.load import load_capture
+
+        job, spec, recorder = self._job, self._spec, self._recorder
+        environment.settle(job, spec, recorder.remark)
+        store = self._connect()
+        device = pick_device(job.device_index)
+        namespace = cell.new_main()
+        loaded = load_capture(spec.capture, ContentStore(Path(job.home) / "content"), namespace)
+        file = cell.cell_file(spec.name)
+        codes = cell.compile_cell(spec.source, file=file, first_line=spec.first_line)
+        observer = Observer(recorder, self._stop, cell_file=file)
+        parallel = install(
+            rank=job.rank,
+            world_size=job.world_size,
+            local_world_size=job.local_world_size,
+            store=store,
+            device=device,
+            batch=spec.batch,
+            strategy=spec.strategy,
+            recorder=recorder,
+            stop=self._stop,
+            observer=observer,
+            cell_file=file,
+        )
+        train.enter(
+            Place(
+                rank=job.rank,
+                world_size=job.world_size,
+                local_rank=job.local_rank,
+                device=device,
+                params=spec.params,
+                recorder=recorder,
+                observer=observer,
+                collectives=parallel,
+                stop=self._stop,
+            )
+        )
+        namespace.setdefault("train", train)
+        environment.seed_everything(spec, loaded.random_state)
+        recorder.word(FrameKind.READY)
+        outcome = self._execute(codes, namespace, parallel)
+        recorder.word(FrameKind.LEFT)
+        if namespace.get("train") is train:
+            del namespace["train"]
+        if job.rank == 0:
+            self._pack(loaded, namespace, outcome.error)
+        return outcome
+
+    def _connect(self) -> Any:
+        """The store of the run: served by rank 0 on the socket that already listens."""
+        from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
+
+        job = self._job
+        if not job.master_port:
+            return HashStore()
+        return TCPStore(
+            job.master_host,
+            job.master_port,
+            job.world_size,
+            is_master=self._listen is not None,
+            timeout=STORE_TIMEOUT,
+            wait_for_workers=False,
+            master_listen_fd=self._listen,
+        )
+
+    def _execute(self, codes: list[Any], namespace: dict[str, Any], parallel: Any) -> _Outcome:
+        try:
+            with self._interrupts.allowed():
+                if self._stop.requested:
+                    raise StopRun
+                try:
+                    cell.execute(codes, namespace)
+                except SystemExit as error:
+                    if error.code not in (None, 0):
+                        raise
+                parallel.finish()
+        except StopRun:
+            return _Outcome(Cause(kind="stopped"))
+        except BaseException as error:  # whatever a cell raises is its error
+            return _failed(self._recorder, error, parallel)
+        return _Outcome(Cause(kind="done"))
+
+    def _pack(self, loaded: Any, namespace: dict[str, Any], error: BaseException | None) -> None:
+        """Write what comes back to the notebook; a failure to do so costs the names, not the run."""
+        from jupyter_train.transport.result import pack_result
+
+        name = f"result-{self._job.attempt}.bin"
+        try:
+            summary = pack_result(
+                loaded, namespace, self._job.folder / name, keep=self._spec.keep, error=error
+            )
+        except Exception as trouble:  # pickling runs the user's own code
+            self._recorder.remark(f"the names that the cell assigned cannot come back: {trouble}")
+            return
+        self._recorder.artifact(
+            {
+                "name": "result",
+                "file": name,
+                "size_bytes": summary.size_bytes,
+                "names": list(summary.names),
+                "remarks": list(summary.remarks),
+                "worker": self._job.worker,
+            }
+        )
+
+
+def _failed(recorder: Recorder, error: BaseException, parallel: Any = None) -> _Outcome:
+    """Tell the controller, then the peers: they may be waiting for this rank in a collective."""
+    from jupyter_train.runtime.parallel import PeerLost
+
+    secondary = isinstance(error, PeerLost) or comes_from_peer(error)
+    payload = describe(error, secondary=secondary)
+    recorder.error(payload)
+    if parallel is not None:
+        try:
+            parallel.fail(error)
+        except Exception:  # the peers are told by the controller as well
+            pass
+    return _Outcome(Cause(kind="error", code=1, text=f"{payload['type']}: {payload['message']}"), error)
+
+
+def _run_exit_functions(recorder: Recorder) -> None:
+    thread = threading.Thread(target=atexit._run_exitfuncs, name="jupyter-train-atexit", daemon=True)
+    thread.start()
+    thread.join(AT_EXIT_S)
+    if thread.is_alive():
+        recorder.remark(
+            f"a function that the cell registered with atexit did not return within {AT_EXIT_S:g} s"
+        )

@@ -1,0 +1,233 @@
+"""What a rank records: metrics, text, progress, errors; each becomes an event that survives the rank.
+
+Recording appends to a queue and returns. One thread, ``jupyter-train-recorder``,
+turns the queue into numbered events and is the only writer, so that an exception
+raised asynchronously in the main thread cannot leave half an event behind.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from jupyter_train.record import Event, EventKind, pack_event
+from jupyter_train.runtime.channel import Cause, FrameKind
+from jupyter_train.runtime.text import TextBuffer
+from jupyter_train.runtime.values import Snapshot, resolve, snapshot
+
+if TYPE_CHECKING:
+    import torch
+
+FLUSH_INTERVAL_S = 0.2  #: metrics wait at most this long
+TEXT_INTERVAL_S = 0.05  #: text at most this long, and never more often
+MAX_POINTS = 200_000  #: waiting; more than that make the caller wait
+POINTS_PER_EVENT = 50_000
+
+
+class Sink(Protocol):
+    """Where packed events go. Called by the recorder's thread only."""
+
+    def events(self, packed: list[bytes], *, urgent: bool) -> None:
+        """Take events in order. ``urgent`` ones are passed on at once."""
+
+    def word(self, kind: FrameKind, cause: Cause | None = None) -> None:
+        """Take a word to the agent that is no event."""
+
+    def close(self) -> None:
+        """No more will come."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    kind: EventKind | FrameKind | None  #: None: set the `threading.Event` in the payload
+    payload: Any
+    time: float
+
+
+class Recorder:
+    """Records for one rank of one attempt. Every method may be called from any thread.
+
+    ``start`` begins writing; until then everything waits. ``close`` returns when all is written.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        run_id: str,
+        attempt: int,
+        rank: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._sink = sink
+        self._run_id = run_id
+        self._attempt = attempt
+        self._rank = rank
+        self._clock = clock
+        self._points: deque[tuple[str, int, float | Snapshot]] = deque()
+        self._items: deque[_Item] = deque()
+        self._text = TextBuffer()
+        self._bars: dict[str, Mapping[str, Any]] = {}
+        self._rank_seq = 0
+        self._wake = threading.Event()
+        self._hurry = threading.Event()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self._alive = True
+
+    def start(self) -> None:
+        """Start the thread that writes."""
+        self._thread = threading.Thread(target=self._run, name="jupyter-train-recorder", daemon=True)
+        self._thread.start()
+
+    def metric(self, name: str, value: float | torch.Tensor, step: int) -> None:
+        """One value of a metric at a step. Never waits for the device; NaN is a value.
+
+        Waits only where 200,000 values have not been written yet.
+        """
+        self._points.append((name, step, value if type(value) is float else snapshot(value)))
+        if len(self._points) > MAX_POINTS:
+            self._wait_for_room()
+
+    def remark(self, text: str) -> None:
+        """One sentence for the user about how the run is carried out."""
+        self._add(EventKind.LOG, {"stream": "remark", "text": text})
+
+    def progress(self, bar: str, label: str, done: int, total: int | None) -> None:
+        """Where a progress bar stands; of several calls between two flushes the last one counts."""
+        self._bars[bar] = {"stream": "progress", "bar": bar, "label": label, "done": done, "total": total}
+        self._wake.set()
+
+    def log(self, stream: str, text: str) -> None:
+        """Text as it was written, newlines included; ``stream`` is stdout or stderr."""
+        if self._alive:
+            self._text.write(stream, text)
+            self._wake.set()
+
+    def error(self, payload: Mapping[str, Any]) -> None:
+        """The rank's error; passed on at once."""
+        self._add(EventKind.ERROR, payload, hurry=True)
+
+    def artifact(self, payload: Mapping[str, Any]) -> None:
+        """A file in the run's folder."""
+        self._add(EventKind.ARTIFACT, payload)
+
+    def word(self, kind: FrameKind, cause: Cause | None = None) -> None:
+        """A word to the agent, in order with the events; passed on at once."""
+        self._add(kind, cause, hurry=True)
+
+    def flush(self, timeout_s: float = 10.0) -> bool:
+        """Wait until all that was recorded before this call is written; False after ``timeout_s``."""
+        if self._thread is None or not self._alive:
+            return False
+        written = threading.Event()
+        self._add(None, written, hurry=True)
+        return written.wait(timeout_s)
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Write all and end the thread. Closing twice does nothing."""
+        thread, self._thread = self._thread, None
+        if thread is not None and self._alive:
+            self._closing = True
+            self._hurry_up()
+            thread.join(timeout_s)
+
+    def disown(self) -> None:
+        """Forget everything and record nothing from now on: for a fork of the rank, which has no thread."""
+        self._alive = False
+        self._points = deque(maxlen=0)
+        self._items = deque(maxlen=0)
+
+    def _add(self, kind: EventKind | FrameKind | None, payload: Any, *, hurry: bool = False) -> None:
+        self._items.append(_Item(kind, payload, self._clock()))
+        self._wake.set()
+        if hurry:
+            self._hurry.set()
+
+    def _hurry_up(self) -> None:
+        self._hurry.set()
+        self._wake.set()
+
+    def _ended(self) -> bool:
+        return self._thread is None or not self._thread.is_alive()
+
+    def _wait_for_room(self) -> None:
+        while self._alive and not self._ended() and len(self._points) > MAX_POINTS // 2:
+            self._hurry_up()
+            time.sleep(0.001)
+
+    def _run(self) -> None:
+        last = 0.0
+        while not self._closing:
+            self._wake.wait(FLUSH_INTERVAL_S)
+            if not self._hurry.is_set():
+                self._hurry.wait(max(0.0, last + TEXT_INTERVAL_S - time.monotonic()))
+            hurried = self._hurry.is_set()
+            self._wake.clear()
+            self._hurry.clear()
+            last = time.monotonic()
+            self._write_all(hurried)
+        self._write_all(True, last=True)
+        self._sink.close()
+
+    def _write_all(self, hurried: bool, *, last: bool = False) -> None:
+        # Items first: what was recorded before one of them is then among the rest.
+        items = [self._items.popleft() for _ in range(len(self._items))]
+        packed = [*self._metrics(), *self._logs(everything=hurried or last)]
+        for item in items:
+            if isinstance(item.kind, EventKind):
+                packed.append(self._pack(item.kind, item.payload, item.time))
+                continue
+            self._sink.events(packed, urgent=True)
+            packed = []
+            if item.kind is None:
+                item.payload.set()
+            else:
+                self._sink.word(item.kind, item.payload)
+        if packed:
+            self._sink.events(packed, urgent=hurried)
+
+    def _logs(self, *, everything: bool) -> list[bytes]:
+        payloads: list[Mapping[str, Any]] = [
+            {"stream": stream, "text": text} for stream, text in self._text.take(everything=everything)
+        ]
+        payloads += [self._bars.pop(bar) for bar in list(self._bars)]
+        return [self._pack(EventKind.LOG, payload) for payload in payloads]
+
+    def _metrics(self) -> list[bytes]:
+        packed = []
+        while waiting := min(len(self._points), POINTS_PER_EVENT):
+            points = [self._points.popleft() for _ in range(waiting)]
+            columns: dict[str, tuple[list[int], list[float]]] = {}
+            for (name, step, _), value in zip(points, resolve([p[2] for p in points]), strict=True):
+                steps, values = columns.setdefault(name, ([], []))
+                steps.append(step)
+                values.append(value)
+            payload = {
+                "columns": {
+                    name: {"step": np.array(steps, np.int64), "value": np.array(values, np.float64)}
+                    for name, (steps, values) in columns.items()
+                }
+            }
+            packed.append(self._pack(EventKind.METRICS, payload))
+        return packed
+
+    def _pack(self, kind: EventKind, payload: Mapping[str, Any], at: float | None = None) -> bytes:
+        self._rank_seq += 1
+        return pack_event(
+            Event(
+                run_id=self._run_id,
+                attempt=self._attempt,
+                rank=self._rank,
+                rank_seq=self._rank_seq,
+                time=self._clock() if at is None else at,
+                kind=kind,
+                payload=payload,
+            )
+        )
