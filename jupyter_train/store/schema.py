@@ -104,28 +104,41 @@ def open_for_reading(path: Path) -> sqlite3.Connection | None:
     if not path.is_file():
         return None
     try:
-        db = sqlite3.connect(_uri(path), uri=True, timeout=LOCK_WAIT_S, isolation_level=None)
         try:
-            db.execute("PRAGMA trusted_schema = OFF")
-            if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                db.close()
-                return None
-            check_version(db, path)
-        except BaseException:
-            db.close()
-            raise
+            return _reading(path, _how(path))
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+                raise
+            # The writer was killed in a transaction outside WAL mode (while it made the file, or on a disk that
+            # cannot have WAL): what is half done has to be rolled back first, and that is writing.
+            return _reading(path, "mode=rw")
     except sqlite3.Error as error:
         if not path.exists():  # removed while we looked: an unused journal goes when its controller ends
             return None
         raise told(path, error) from error
-    return db
 
 
-def _uri(path: Path) -> str:
+def _reading(path: Path, how: str) -> sqlite3.Connection | None:
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{how}", uri=True, timeout=LOCK_WAIT_S, isolation_level=None
+    )
+    try:
+        db.execute("PRAGMA trusted_schema = OFF")
+        if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            check_version(db, path)
+            return db
+        db.close()
+        return None
+    except BaseException:
+        db.close()
+        raise
+
+
+def _how(path: Path) -> str:
     # A journal in a folder that we may not write to (a copy, another user's) cannot get the files that WAL needs;
     # with no WAL beside it everything is in the main file, and SQLite may read that alone.
     alone = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
-    return f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
+    return "mode=ro&immutable=1" if alone else "mode=ro"
 
 
 def check_version(db: sqlite3.Connection, path: Path) -> None:

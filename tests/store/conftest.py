@@ -21,7 +21,12 @@ class Story:
         self.run_id = run_id
         self.events: list[Event] = []
         self._clock = itertools.count(start)
-        given = {"name": "digits", "source": "loss.backward()", "ranks": 2, "session": "kernel-1"} | spec
+        given: dict[str, Any] = {
+            "name": "digits",
+            "source": "loss.backward()",
+            "ranks": 2,
+            "session": "kernel-1",
+        } | spec
         self.spec = RunSpec(run_id=run_id, **given)
 
     def tell(self, kind: str, *, rank: int | None = None, attempt: int = 1, **payload: Any) -> Event:

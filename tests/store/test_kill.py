@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from jupyter_train.record import RunState, fold
 from jupyter_train.store import JournalReader, JournalWriter, Store
 from jupyter_train.store.liveness import is_silent, process_start, this_boot
+from tests.store.conftest import Story
 
 RUN = "20261122-150000-000001"
 WRITER = f"""
@@ -87,7 +89,8 @@ def test_a_journal_is_read_while_another_process_writes_it(path: Path) -> None:
     writer = start(path)
     try:
         lines(writer, 1)
-        reader, last, reads = JournalReader(path), 0, []
+        reader, last = JournalReader(path), 0
+        reads: list[int] = []
         while len(reads) < 20:
             mark, (summary,) = reader.mark_and_summaries()
             new = [e.seq for e in reader.events(RUN, after=last)]
@@ -104,12 +107,52 @@ def test_a_journal_is_read_while_another_process_writes_it(path: Path) -> None:
         writer.communicate()
 
 
-def test_kill_9_while_the_journal_is_made_hides_nothing(path: Path) -> None:
-    for delay in (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3):
-        writer = start(path.with_name(f"journal-{delay}.sqlite"))
-        time.sleep(delay)
+MAKES_MANY = """
+import itertools, sys
+from pathlib import Path
+from jupyter_train.store import JournalWriter
+
+for n in itertools.count():
+    writer = JournalWriter(Path(sys.argv[1]) / f"journal-{n}.sqlite")
+    print(n, flush=True)
+"""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kill_9_while_a_journal_is_made_hides_nothing(path: Path, seed: int) -> None:
+    command = [sys.executable, "-c", MAKES_MANY, str(path.parent)]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        lines(writer, 3)
+        time.sleep(random.Random(seed).uniform(0, 0.03))
+    finally:
         writer.kill()
         writer.communicate()
     store = Store(path.parent.parent)
-    store.runs()
+    assert store.runs() == []
     assert store.problems == ()
+    for file in path.parent.glob("*.sqlite"):
+        JournalWriter(file).close()  # each can be gone on with, and leaves nothing
+    assert not list(path.parent.glob("*.sqlite"))
+
+
+def test_half_a_transaction_outside_wal_is_rolled_back_by_the_reader(
+    path: Path, story: Callable[..., Story]
+) -> None:
+    """On a disk that cannot have WAL, and for a moment while any journal is made."""
+    run = story()
+    whole = JournalWriter(path)
+    whole.append(run.run_id, run.states("PENDING", "STARTING"))
+    whole.close()
+    code = (
+        "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None); "
+        "db.execute('PRAGMA journal_mode = DELETE'); db.execute('PRAGMA cache_size = 1'); db.execute('BEGIN'); "
+        "db.execute('UPDATE runs SET name = \"half\"'); "
+        "db.execute('INSERT INTO batches VALUES (\"x\", 1, 1, zeroblob(1000000))'); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(path)], timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert path.with_name(path.name + "-journal").exists()
+    (summary,) = JournalReader(path).summaries()
+    assert summary.name == "digits"
+    assert len(JournalReader(path).events(run.run_id)) == 2
