@@ -1,0 +1,117 @@
+"""The Python form of the magics: ``jt.run("last")``, ``jt.runs()``. Also how a run is found by what people call it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jupyter_train.errors import ClusterError, ClusterUnreachable, RunNotFound
+from jupyter_train.home import RUN_ID
+from jupyter_train.notebook.run import Run
+from jupyter_train.notebook.session import Session, current_session
+from jupyter_train.notebook.source import ControllerSource, FirstThatAnswers, StoreSource
+from jupyter_train.notebook.submit import Submitted
+from jupyter_train.notebook.table import RunTable
+from jupyter_train.store import Store
+
+if TYPE_CHECKING:
+    from jupyter_train.control.client import ControllerClient
+
+
+def runs(limit: int | None = 50) -> RunTable:
+    """The runs in the store, newest first: a table, with ``to_frame()``. ``None``: all of them."""
+    return RunTable(Store().runs(limit))
+
+
+def run(ref: str = "last") -> Run:
+    """The run that ``ref`` means: a name (the newest of it), the start of an id, or ``last``.
+
+    Raises:
+        RunNotFound: there is none; near ones are named.
+    """
+    return find(ref, current_session())
+
+
+def find(ref: str, session: Session) -> Run:
+    """See :func:`run`. Runs of clusters that keep their journal elsewhere are known to the current connection."""
+    store = Store()
+    try:
+        run_id = store.find(ref, session=session.id, notebook=session.notebook)
+    except RunNotFound:
+        found = _elsewhere(ref, session)
+        if found is None:
+            raise
+        return found
+    newest = max(session.runs, default="")
+    if ref == "last" and newest > run_id:
+        # Its journal may be on another machine, or not yet written.
+        return session.runs[newest]
+    if run_id not in session.runs:
+        session.remember(
+            Run(
+                run_id,
+                StoreSource(store, run_id),
+                connect=lambda: controller_of(store.view(run_id).spec, run_id),
+                namespace=session.namespace,
+            )
+        )
+    return session.runs[run_id]
+
+
+def submitted_run(submitted: Submitted, session: Session, cell: str) -> Run:
+    """The handle of a run that this kernel has just started."""
+    spec, control = submitted.spec, submitted.connection.control
+    made = Run(
+        spec.run_id,
+        FirstThatAnswers(ControllerSource(control, spec.run_id), StoreSource(Store(), spec.run_id)),
+        connect=lambda: control,
+        namespace=session.namespace,
+        name=spec.name,
+        capture=submitted.capture,
+        cell=cell,
+    )
+    session.remember(made)
+    return made
+
+
+def controller_of(spec: object, run_id: str) -> ControllerClient:
+    """The controller of the cluster that a run is on; never starts a cluster.
+
+    Raises:
+        ClusterError: the cluster is gone or does not answer.
+    """
+    from jupyter_train import cluster
+
+    name = str(getattr(spec, "cluster", ""))
+    current = cluster.current()
+    if current is not None and current.is_alive and name in ("", current.name, current.address):
+        return current.control
+    if not name or name == "local":
+        raise ClusterUnreachable(
+            f"run {run_id}: its cluster is not known here:  %train cluster use ADDRESS  first"
+        )
+    return cluster.open_cluster(name).control
+
+
+def _elsewhere(ref: str, session: Session) -> Run | None:
+    """A run of this kernel or of the connected cluster whose journal is not on this disk."""
+    mine = [known for known in reversed(session.runs.values()) if ref in ("last", known.id, known.name)]
+    if mine:
+        return mine[0]
+    from jupyter_train import cluster
+
+    current = cluster.current()
+    if current is None or not current.is_alive:
+        return None
+    control = current.control
+    try:
+        active = control.hello()["runs"]
+    except (OSError, TimeoutError, ClusterError):
+        return None
+    for row in sorted(active, key=lambda row: str(row["run_id"]), reverse=True):
+        run_id = str(row["run_id"])
+        if RUN_ID.fullmatch(run_id) and (ref in ("last", row.get("name")) or run_id.startswith(ref)):
+            source = ControllerSource(control, run_id)
+            found = Run(run_id, source, connect=lambda: control, namespace=session.namespace)
+            session.remember(found)
+            return found
+    return None

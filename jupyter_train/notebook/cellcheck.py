@@ -1,0 +1,75 @@
+"""Whether a cell can run at all, before anything is started for it. Pure, but for the shell's own line rules."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from typing import TYPE_CHECKING
+
+from jupyter_train.errors import CellError
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+def check_cell(source: str, *, first_line: int, filename: str, shell: InteractiveShell | None = None) -> None:
+    """Refuses what could only fail on the ranks.
+
+    ``first_line`` is the line of the cell on which ``source`` starts, so that
+    errors carry the numbers that the user sees. ``filename`` is what the
+    shell calls the cell.
+
+    Raises:
+        SyntaxError: with the cell's own line, as a plain cell has it.
+        CellError: nothing to run, or a line that only IPython understands.
+    """
+    tree, error = _compiled(source, first_line, filename)
+    if tree is not None:
+        if not tree.body:
+            raise CellError("the cell is empty: put the code that trains below %%train")
+        return
+    assert error is not None
+    line = _shell_line(source, shell)
+    if line is not None and (error.lineno is None or first_line + line <= error.lineno):
+        text = source.splitlines()[line].strip()
+        raise CellError(
+            f"line {first_line + line}: {text!r} is a line for IPython, and the ranks run plain Python. "
+            "Move it up, into a cell of its own above this one."
+        )
+    raise error
+
+
+def _compiled(source: str, first_line: int, filename: str) -> tuple[ast.Module | None, SyntaxError | None]:
+    # Empty lines in front make every number the cell's own, also in messages
+    # that quote another line ("'(' was never closed").
+    padded = "\n" * (first_line - 1) + source
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    try:
+        with warnings.catch_warnings():
+            # The rank compiles it again and shows them there, once.
+            warnings.simplefilter("ignore")
+            tree = compile(padded, filename, "exec", flags=flags | ast.PyCF_ONLY_AST, dont_inherit=True)
+            # 'return' outside a function is found only by compiling to the end.
+            compile(padded, filename, "exec", flags=flags, dont_inherit=True)
+    except SyntaxError as error:
+        return None, error
+    except ValueError as error:
+        # Null bytes, before Python 3.12.
+        return None, SyntaxError(str(error), (filename, first_line, 1, ""))
+    assert isinstance(tree, ast.Module)
+    return tree, None
+
+
+def _shell_line(source: str, shell: InteractiveShell | None) -> int | None:
+    """Index of the first line that IPython would rewrite (``%``, ``!``, ``?``), if there is one."""
+    lines = source.splitlines(keepends=True)
+    if shell is None:
+        escaped = [i for i, line in enumerate(lines) if line.lstrip()[:1] in {"%", "!", "?"}]
+        return escaped[0] if escaped else None
+    for index, line in enumerate(lines):
+        # Whole cells are not transformed: a real syntax error further up
+        # would stop the tokenizer before the line.
+        alone = line.strip() + "\n"
+        if line.strip() and shell.transform_cell(alone) != alone:  # type: ignore[no-untyped-call]
+            return index
+    return None

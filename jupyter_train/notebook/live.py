@@ -1,0 +1,208 @@
+"""The live view of one run: one display, updated when something changed and it may cost something."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from jupyter_train.notebook.bundle import Picture, make_bundle, plain
+from jupyter_train.notebook.output import RankOutput
+from jupyter_train.notebook.pace import Pace
+from jupyter_train.notebook.series import StepClock
+from jupyter_train.record import Event, EventKind, RunView
+
+logger = logging.getLogger("jupyter_train")
+
+# matplotlib's import takes half a second of CPU: not while the first steps want it.
+FIRST_PICTURE_S = 3.0
+
+
+class Screen(Protocol):
+    """Where a bundle is shown."""
+
+    def show(self, bundle: dict[str, Any], *, final: bool) -> None:
+        """Shows ``bundle`` in the place of what this screen showed before."""
+        ...
+
+
+class DisplayScreen:
+    """One output of a notebook cell, updated by its display id, from any thread."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def show(self, bundle: dict[str, Any], *, final: bool) -> None:
+        """See :class:`Screen`."""
+        del final
+        from IPython.display import display
+
+        if self._handle is None:
+            self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update(bundle, raw=True)
+
+
+class TextScreen:
+    """A terminal cannot take text back: it gets the first line and the last words."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._begun = False
+
+    def show(self, bundle: dict[str, Any], *, final: bool) -> None:
+        """See :class:`Screen`."""
+        if final or not self._begun:
+            self._write(bundle["text/plain"] + "\n")
+        self._begun = True
+
+
+class SilentScreen:
+    """Shows nothing: for waiting only."""
+
+    def show(self, bundle: dict[str, Any], *, final: bool) -> None:
+        """See :class:`Screen`."""
+
+
+class LiveView:
+    """Watches a follower and keeps its screen up to date.
+
+    ``step`` and ``close`` come from the follower's thread; ``note``, ``remark``
+    and ``show`` from the cell's. A lock keeps them apart.
+    """
+
+    def __init__(
+        self,
+        screen: Screen,
+        name: str,
+        *,
+        output: RankOutput | None = None,
+        remarks: Iterable[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        cpu: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._screen = screen
+        self._name = name
+        self._output = output
+        self._remarks = list(remarks)
+        self._note = ""
+        self._clock = clock
+        self._wall = wall
+        self._cpu = cpu
+        self._steps = StepClock()
+        self._pace = Pace()
+        self._picture_pace = Pace()
+        self._picture: Picture | None = None
+        self._news = 0  #: events so far that a picture would show
+        self._pictured = -1
+        self._trained = False
+        self._shown: tuple[Any, ...] = ()
+        self._view: RunView | None = None
+        self._connected = True
+        self._lock = threading.Lock()
+
+    def step(self, events: tuple[Event, ...], view: RunView, *, connected: bool) -> None:
+        """News from the follower."""
+        if self._output is not None:
+            self._output.events(events)
+        with self._lock:
+            self._learn(events, view, connected=connected)
+            if self._changed and not self._pace.due_in(self._clock()):
+                self._draw(final=False)
+
+    def due_in(self) -> float:
+        """Seconds until the next drawing; far away while there is nothing new to draw."""
+        return self._pace.due_in(self._clock()) if self._changed else float("inf")
+
+    def close(self, view: RunView) -> None:
+        """The end: the picture that stays."""
+        if self._output is not None:
+            self._output.close()
+        with self._lock:
+            self._learn((), view, connected=True)
+            self._draw(final=True)
+
+    def show(self, view: RunView) -> None:
+        """Shows ``view`` now: the display is opened in the cell that asks for it."""
+        with self._lock:
+            self._learn((), view, connected=True)
+            self._draw(final=False)
+
+    def note(self, text: str) -> None:
+        """Something to say for the moment ("stopping"), with the next drawing."""
+        with self._lock:
+            self._note = text
+
+    def remark(self, texts: Iterable[str]) -> None:
+        """Something that stays, learnt after the end: drawn at once, with the picture as it is."""
+        texts = list(texts)
+        with self._lock:
+            if self._view is None or not (texts or self._note):
+                return
+            self._note = ""
+            self._remarks += texts
+            self._publish(final=True)
+
+    @property
+    def _changed(self) -> bool:
+        return self._state_shown() != self._shown
+
+    def _state_shown(self) -> tuple[Any, ...]:
+        seq = self._view.seq if self._view is not None else 0
+        return (seq, self._connected, self._note)
+
+    def _learn(self, events: tuple[Event, ...], view: RunView, *, connected: bool) -> None:
+        self._view, self._connected = view, connected
+        self._steps.add(events)
+        self._news += sum(event.kind is not EventKind.LOG for event in events)
+        if not self._trained and view.running_since is not None:
+            self._trained = True
+            self._picture_pace = Pace(first_s=FIRST_PICTURE_S)
+            self._picture_pace.begin(self._clock())
+
+    def _draw(self, *, final: bool) -> None:
+        began = self._cpu()
+        if self._trained and (final or not self._picture_pace.due_in(self._clock())):
+            self._draw_picture()
+        self._publish(final=final)
+        self._pace.drawn(self._clock(), self._cpu() - began)
+
+    def _draw_picture(self) -> None:
+        view = self._view
+        if view is None or self._news == self._pictured:
+            return
+        try:
+            # Its import is paid once per kernel; drawing is what is paced.
+            from jupyter_train.notebook import chart
+
+            began = self._cpu()
+            png = chart.draw(view, self._steps, now=self._wall())
+            words = chart.summary_of_curves(view.curves)
+            self._picture_pace.drawn(self._clock(), self._cpu() - began)
+        except Exception as error:
+            # A run must not lose its view over a picture.
+            logger.debug("the chart failed", exc_info=True)
+            text = f"no chart: {plain(repr(error), 200)}"
+            if text not in self._remarks:
+                self._remarks.append(text)
+            return
+        self._pictured = self._news
+        if png is not None:
+            self._picture = Picture(png=png, words=plain(f"Curves of run {self._name}: {words}"))
+
+    def _publish(self, *, final: bool) -> None:
+        assert self._view is not None
+        self._shown = self._state_shown()
+        bundle = make_bundle(
+            self._view,
+            name=self._name,
+            now=self._wall(),
+            picture=self._picture,
+            remarks=self._remarks,
+            connected=self._connected,
+            note=self._note,
+        )
+        self._screen.show(bundle, final=final)

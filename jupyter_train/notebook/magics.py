@@ -1,0 +1,69 @@
+"""``%%train`` and ``%train``: parse, hand over, and let errors look like the user's own.
+
+Loaded by ``%load_ext``: what is heavy is imported when a magic runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jupyter_train.errors import TrainError
+from jupyter_train.notebook import options
+from jupyter_train.notebook.complete import complete
+from jupyter_train.notebook.session import attach_shell, current_session
+from jupyter_train.notebook.words import split_words
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+def train_cell(line: str, cell: str) -> None:
+    from jupyter_train.notebook.failure import quiet
+
+    session = current_session()
+    asked = options.train_options(line)
+    try:
+        from jupyter_train.notebook.cell import FIRST_LINE, cell_file, run_cell
+        from jupyter_train.notebook.cellcheck import check_cell
+
+        check_cell(cell, first_line=FIRST_LINE, filename=cell_file(session), shell=session.shell)
+        run_cell(cell, asked, session)
+    except SyntaxError as error:
+        # The cell's own line is all there is to see.
+        raise error.with_traceback(None) from None
+    except TrainError as error:
+        raise quiet(error) from None
+
+
+def train_line(line: str) -> object | None:
+    from jupyter_train.notebook.failure import quiet
+
+    session = current_session()
+    command, rest = options.find_command(split_words(line))
+    given = options.parse(command, rest)
+    try:
+        from jupyter_train.notebook.commands import run_command
+
+        return run_command(command.words, given, session)
+    except TrainError as error:
+        raise quiet(error) from None
+
+
+# What %%train? and %train? show.
+train_cell.__doc__ = options.train_help()
+train_line.__doc__ = options.line_help()
+
+
+def register(shell: InteractiveShell) -> None:
+    """Gives ``shell`` the magics and their completion."""
+    attach_shell(shell)
+    shell.magics_manager.register_function(train_cell, "cell", "train")
+    shell.magics_manager.register_function(train_line, "line", "train")
+    for magic in ("%%train", "%train"):
+        shell.set_hook("complete_command", complete, str_key=magic)  # type: ignore[no-untyped-call]
+
+
+def unregister(shell: InteractiveShell) -> None:
+    """Takes the magics away again; runs go on."""
+    for kind in ("line", "cell"):
+        shell.magics_manager.magics[kind].pop("train", None)

@@ -1,0 +1,99 @@
+"""Prints of rank 0 under the cell, at a rate that no front end chokes on.
+
+The Jupyter server drops every message of a kernel that sends more than 1 MB/s
+of text, the display's too; so the flood stays in the log.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import TextIO
+
+from jupyter_train.record import Event, EventKind
+
+RATE_BYTES_PER_S = 200_000
+_SHOWN_RANK = 0
+
+
+class Throttle:
+    """How much of a text may be shown now: a bucket that fills at ``rate`` characters a second."""
+
+    def __init__(self, rate: float = RATE_BYTES_PER_S) -> None:
+        self._rate = rate
+        self._room = rate
+        self._at: float | None = None
+        self.withheld = 0  #: characters not shown since the last that were
+
+    def shown(self, text: str, now: float) -> str:
+        """The part of ``text`` to show: whole lines while there is room, else nothing."""
+        if self._at is not None:
+            self._room = min(self._rate, self._room + (now - self._at) * self._rate)
+        self._at = now
+        if len(text) > self._room:
+            cut = text.rfind("\n", 0, int(self._room)) + 1
+            self.withheld += len(text) - cut
+            self._room = 0.0
+            return text[:cut]
+        self._room -= len(text)
+        return text
+
+    def take_withheld(self) -> int:
+        """How many characters were withheld, counted anew from here."""
+        withheld, self.withheld = self.withheld, 0
+        return withheld
+
+
+class RankOutput:
+    """Writes what rank 0 prints to the cell's own stdout and stderr. Called from the live thread."""
+
+    def __init__(
+        self,
+        run: str,
+        *,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._run = run
+        self._streams = {"stdout": stdout or sys.stdout, "stderr": stderr or sys.stderr}
+        self._clock = clock
+        self._throttle = Throttle()
+
+    def events(self, events: Iterable[Event]) -> None:
+        """Shows the prints among ``events``."""
+        pieces: list[tuple[str, str]] = []
+        for event in events:
+            if event.kind is not EventKind.LOG or (event.rank or 0) != _SHOWN_RANK or event.rank is None:
+                continue
+            stream = str(event.payload.get("stream", "stdout"))
+            if stream not in self._streams:
+                continue
+            text = str(event.payload.get("text", ""))
+            if pieces and pieces[-1][0] == stream:
+                pieces[-1] = (stream, pieces[-1][1] + text)
+            else:
+                pieces.append((stream, text))
+        for stream, text in pieces:
+            self._write(stream, text)
+
+    def close(self) -> None:
+        """The run has ended: says what was left out, if anything was."""
+        self._say_withheld()
+
+    def _write(self, stream: str, text: str) -> None:
+        shown = self._throttle.shown(text, self._clock())
+        if shown:
+            if self._throttle.withheld > len(text) - len(shown):
+                self._say_withheld()
+            self._streams[stream].write(shown)
+            self._streams[stream].flush()
+
+    def _say_withheld(self) -> None:
+        withheld = self._throttle.take_withheld()
+        if withheld:
+            self._streams["stderr"].write(
+                f"[… {withheld:,} characters are only in the log: %train log {self._run}]\n"
+            )
+            self._streams["stderr"].flush()

@@ -1,0 +1,28 @@
+"""How often the view may be drawn: rarely enough to cost nobody anything. Pure: times come in."""
+
+from __future__ import annotations
+
+PERIOD_S = 2.0
+CPU_SHARE = 0.01
+
+
+class Pace:
+    """At most one drawing per ``period_s``, and at most ``share`` of one core spent on drawing."""
+
+    def __init__(self, *, period_s: float = PERIOD_S, share: float = CPU_SHARE, first_s: float = 0.0) -> None:
+        self._period_s = period_s
+        self._share = share
+        self._next = float("-inf")
+        self._first_s = first_s
+
+    def begin(self, now: float) -> None:
+        """The thing to be drawn has begun: the first drawing may follow ``first_s`` later."""
+        self._next = now + self._first_s
+
+    def due_in(self, now: float) -> float:
+        """Seconds until the next drawing is allowed; 0: now."""
+        return max(0.0, self._next - now)
+
+    def drawn(self, now: float, cost_s: float) -> None:
+        """A drawing ended at ``now`` (monotonic seconds) and took ``cost_s`` of CPU."""
+        self._next = now + max(self._period_s, cost_s / self._share)

@@ -1,0 +1,112 @@
+"""From a cell to a submitted run: cluster, capture, specification. Kernel's main thread."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jupyter_train import home
+from jupyter_train.errors import NotEnoughWorkers
+from jupyter_train.notebook.environment import allowed_patterns, travelling
+from jupyter_train.notebook.wait import in_background
+from jupyter_train.record import RunSpec, new_run_id
+
+if TYPE_CHECKING:
+    from jupyter_train.cluster import Connection
+    from jupyter_train.notebook.options import TrainOptions
+    from jupyter_train.notebook.session import Session
+    from jupyter_train.transport.capture import Capture
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """A run that the controller has, and what the kernel needs to bring its names back."""
+
+    spec: RunSpec
+    capture: Capture
+    connection: Connection
+    remarks: tuple[str, ...]
+
+
+def submit(source: str, options: TrainOptions, session: Session, *, first_line: int) -> Submitted:
+    """Starts ``source`` as a run.
+
+    Raises:
+        ClusterError: no cluster, too few workers, another environment.
+        CaptureError: a name cannot travel.
+        KeyboardInterrupt: nothing goes on by then.
+    """
+    from jupyter_train import cluster
+    from jupyter_train.transport.capture import capture
+    from jupyter_train.transport.content import ContentStore
+
+    connection = cluster.open_cluster(options.cluster, ranks=options.ranks)
+    hello = connection.control.hello()
+    ranks = options.ranks or len(hello["workers"])
+    if not ranks:
+        raise NotEnoughWorkers(
+            f"cluster {connection.name!r} has no workers yet. Say how many ranks the run has with  -n N,  "
+            "and it waits for them."
+        )
+    content = ContentStore(home.content_folder())
+    captured = capture(source, session.namespace, content=content, random_state=options.seed is None)
+    spec = RunSpec(
+        run_id=new_run_id(),
+        name=options.name or session.default_name,
+        source=source,
+        first_line=first_line,
+        ranks=ranks,
+        capture=captured.refs,
+        captured_names=tuple(captured.names),
+        strategy=options.strategy,
+        batch=options.batch,
+        seed=options.seed,
+        params=options.params,
+        tags=options.tags,
+        keep=options.keep,
+        timeout_s=options.timeout_s,
+        cwd=os.getcwd(),
+        sys_path=tuple(path for path in sys.path if isinstance(path, str)),
+        environment=travelling(os.environ, allowed_patterns()),
+        session=session.id,
+        notebook=session.notebook,
+        cluster=connection.name,
+        submitted=time.time(),
+    )
+    if not shares_disk(hello):
+        connection.control.send({ref.key: content.path(ref.key) for ref in captured.refs})
+    try:
+        connection.control.submit(spec)
+    except KeyboardInterrupt:
+        # Whether it arrived is not known: a run that nobody waits for must not go on.
+        in_background(
+            lambda: connection.control.stop(spec.run_id, force=True, reason="interrupted"),
+            failed=lambda error: None,
+        )
+        raise
+    remarks = (*connection.remarks, *captured.remarks)
+    return Submitted(spec=spec, capture=captured, connection=connection, remarks=remarks)
+
+
+def shares_disk(hello: Mapping[str, Any]) -> bool:
+    """Whether the controller answering ``hello`` keeps its files where we do: then no bytes need to be sent.
+
+    Containers share a boot id and may have the same paths; the controller's
+    journal is a file that only it has made.
+    """
+    try:
+        boot_id = _BOOT_ID.read_text().strip()
+    except OSError:
+        boot_id = ""
+    return (
+        hello.get("boot_id") == boot_id
+        and hello.get("home") == str(home.home())
+        and Path(str(hello.get("journal"))).exists()
+    )

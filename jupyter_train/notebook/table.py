@@ -1,0 +1,156 @@
+"""Runs and metrics as tables, logs as text: what the Python forms and ``%train runs`` show. Pure."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jupyter_train.notebook.bundle import duration, number, plain
+from jupyter_train.record import Curve, Event, EventKind, RunView
+
+if TYPE_CHECKING:
+    from jupyter_train.store.summary import RunSummary
+
+_HEAD = ("run", "name", "state", "ranks", "started", "took", "metrics")
+_METRICS_SHOWN = 3
+
+
+class RunTable(Sequence["RunSummary"]):
+    """Runs, newest first: a table in the notebook, ``to_frame()`` for a DataFrame."""
+
+    def __init__(self, runs: Iterable[RunSummary], *, now: float | None = None) -> None:
+        self._runs = tuple(runs)
+        self._now = time.time() if now is None else now
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __getitem__(self, at: Any) -> Any:
+        return RunTable(self._runs[at], now=self._now) if isinstance(at, slice) else self._runs[at]
+
+    def __iter__(self) -> Iterator[RunSummary]:
+        return iter(self._runs)
+
+    def to_frame(self) -> Any:
+        """A DataFrame with a row per run and a column per metric and parameter. Needs pandas."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "run_id": run.run_id,
+                    "name": run.name,
+                    "state": str(run.state or ""),
+                    "ranks": run.ranks,
+                    "started": pd.to_datetime(run.started, unit="s", utc=True),
+                    "ended": pd.to_datetime(run.ended, unit="s", utc=True),
+                    "notebook": run.notebook,
+                    "cluster": run.cluster,
+                    **{f"params.{key}": value for key, value in (run.spec.get("params") or {}).items()},
+                    **{f"metrics.{key}": last.value for key, last in run.metrics.items()},
+                }
+                for run in self._runs
+            ]
+        )
+
+    def __repr__(self) -> str:
+        if not self._runs:
+            return "no runs yet"
+        return text_table(_HEAD, [self._cells(run) for run in self._runs])
+
+    def _repr_html_(self) -> str:
+        if not self._runs:
+            return "no runs yet"
+        head = "".join(f"<th>{title}</th>" for title in _HEAD)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in self._cells(run)) + "</tr>"
+            for run in self._runs
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _cells(self, run: RunSummary) -> tuple[str, ...]:
+        started = (
+            "" if run.started is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started))
+        )
+        took = "" if run.started is None else duration(max(0.0, (run.ended or self._now) - run.started))
+        metrics = [f"{plain(name, 30)} {number(last.value)}" for name, last in run.metrics.items()]
+        return (
+            run.run_id,
+            plain(run.name, 40),
+            str(run.state or ""),
+            str(run.ranks),
+            started,
+            took,
+            ", ".join(metrics[:_METRICS_SHOWN]) + (", …" if len(metrics) > _METRICS_SHOWN else ""),
+        )
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns side by side, for a fixed-width font."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def metrics_table(view: RunView) -> Any:
+    """Metrics over steps, mean over the ranks; a step that has several values of a metric has several rows."""
+    columns = {name: _over_ranks(list(of_ranks.values())) for name, of_ranks in view.curves.items()}
+    if find_spec("pandas") is None:
+        return {name: (keys[:, 0], values) for name, (keys, values) in columns.items()}
+    import pandas as pd
+
+    series = {
+        name: pd.Series(values, index=pd.MultiIndex.from_arrays(keys.T, names=["step", "nth"]))
+        for name, (keys, values) in columns.items()
+    }
+    if not series:
+        return pd.DataFrame(index=pd.Index([], name="step", dtype="int64"))
+    return pd.DataFrame(series).sort_index().droplevel("nth")
+
+
+def _over_ranks(curves: Sequence[Curve]) -> tuple[Any, Any]:
+    """Keys (step, nth value of the rank at that step), shape ``(points, 2)``, and the mean of the ranks' values."""
+    keys = np.concatenate([_numbered(curve.steps) for curve in curves])
+    values = np.concatenate([curve.values for curve in curves])
+    unique, index = np.unique(keys, axis=0, return_inverse=True)
+    index = index.reshape(-1)
+    sums = np.bincount(index, weights=values, minlength=len(unique))
+    return unique, sums / np.bincount(index, minlength=len(unique))
+
+
+def _numbered(steps: Any) -> Any:
+    """Each step with how often it came before."""
+    order = np.argsort(steps, kind="stable")
+    ordered = steps[order]
+    first = np.searchsorted(ordered, ordered, side="left")
+    nth = np.empty(len(steps), np.int64)
+    nth[order] = np.arange(len(steps)) - first
+    return np.stack([steps, nth], axis=1) if len(steps) else np.empty((0, 2), np.int64)
+
+
+def log_text(events: Iterable[Event], rank: int | None = None) -> str:
+    """What was written, in order; with the rank in front of each line where several wrote."""
+    wrote = [
+        (event.rank, str(event.payload.get("stream", "stdout")), str(event.payload.get("text", "")))
+        for event in events
+        if event.kind is EventKind.LOG and event.payload.get("stream") != "progress"
+    ]
+    if rank is not None:
+        return "".join(_ended(text) if stream == "remark" else text for r, stream, text in wrote if r == rank)
+    several = len({r for r, _, _ in wrote}) > 1
+    parts = []
+    for r, _, text in wrote:
+        head = ("" if not several else "[run] " if r is None else f"[{r}] ") if text else ""
+        parts.append("".join(head + line for line in _ended(text).splitlines(keepends=True)))
+    return "".join(parts)
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith("\n") or not text else text + "\n"
