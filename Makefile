@@ -9,6 +9,8 @@
 PYTHON ?=
 ARGS ?=
 BIN := .venv/bin
+# Named, because ruff would also put the Python in README.md into its own form.
+SOURCES := jupyter_train tests benchmarks tools notebooks
 
 # JupyterLab wants to be told that root is meant.
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
@@ -32,15 +34,15 @@ test: env
 	$(BIN)/python -m pytest $(ARGS)
 
 check: env
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/mypy tools
 	$(BIN)/lint-imports
 
 format: env
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
 
 clean:
 	rm -rf demo-output test-artifacts build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
