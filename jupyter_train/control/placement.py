@@ -157,10 +157,14 @@ def _on_few_hosts(ranks: int, candidates: Sequence[Seat]) -> list[Seat]:
     return chosen
 
 
+def natural_order(name: str) -> tuple[bool, int, str]:
+    """Sorts names of workers as people count: 2 comes before 10."""
+    is_number = name.isdecimal()
+    return not is_number, int(name) if is_number else 0, name
+
+
 def _natural(seat: Seat) -> tuple[bool, int, str, str]:
-    """Order of names as people count: worker 2 comes before worker 10."""
-    is_number = seat.name.isdecimal()
-    return not is_number, int(seat.name) if is_number else 0, seat.name, seat.worker
+    return *natural_order(seat.name), seat.worker
 
 
 def _why(ranks: int, free: int, workers: int, number: int) -> str:

@@ -1,0 +1,258 @@
+"""The kernel's way to the controller: plain calls from any thread, over the Dask client's own connection."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jupyter_train import errors
+from jupyter_train._version import __version__
+from jupyter_train.errors import ClusterError, ClusterUnreachable, EnvironmentMismatch, RunError, TrainError
+from jupyter_train.record import RunSpec
+
+if TYPE_CHECKING:
+    from distributed import Client, WorkerPlugin
+
+PROTOCOL = 1
+ANSWER_S = 30.0  #: a scheduler that is silent for longer is not there
+CHUNK_BYTES = 4 * 2**20
+AGENTS_S = 60.0
+
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in all, now and then."""
+
+
+class ControllerClient:
+    """The controller of the cluster that ``client`` is connected to.
+
+    Every method may be called from any thread but the client's own event loop,
+    and a KeyboardInterrupt ends its wait. All of them raise ClusterUnreachable
+    where nothing answers, and the controller's own errors as what they are.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def hello(self) -> dict[str, Any]:
+        """Who the controller is, and its workers, active runs and clients; see docs/states.md."""
+        return self._call("train_hello")
+
+    def submit(self, spec: RunSpec) -> dict[str, Any]:
+        """Hand a run in: ``{"run_id", "state"}``. Twice is once, so it may be repeated after a lost answer.
+
+        Raises:
+            NotEnoughWorkers: the run needs more workers than the cluster has.
+        """
+        return self._call("train_submit", spec=spec.to_dict())
+
+    def events(self, run_id: str, after: int = 0, wait_s: float = 0.0) -> dict[str, Any]:
+        """``{"events": packed bytes, "last": their last number, "terminal": nothing will follow}``.
+
+        Waits up to ``wait_s`` seconds for the first event numbered above ``after``.
+
+        Raises:
+            RunNotFound: this controller never had the run; the store may have it.
+        """
+        reply = self._call("train_events", wait_s + ANSWER_S, run_id=run_id, after=after, wait_s=wait_s)
+        reply["events"] = list(reply["events"])
+        return reply
+
+    def stop(self, run_id: str, force: bool = False, reason: str = "") -> str:
+        """Have a run end; its state as of now. A second call kills the ranks, as ``force`` does at once.
+
+        Raises:
+            RunNotFound: this controller never had the run.
+        """
+        return str(self._call("train_stop", run_id=run_id, force=force, reason=reason)["state"])
+
+    def fetch(
+        self, run_id: str, name: str, worker: str, path: Path, *, progress: Progress | None = None
+    ) -> int:
+        """Copy file ``name`` of a run's folder on ``worker`` to ``path``; its size in bytes.
+
+        ``path`` appears once it is whole.
+
+        Raises:
+            RunError: there is no such file, or it changed under way.
+        """
+        part = path.with_name(path.name + ".part")
+        done, total = 0, 1
+        try:
+            with part.open("wb") as file:
+                while done < total:
+                    reply = self._ask_agent(
+                        worker,
+                        "train_artifact_get",
+                        run_id=run_id,
+                        name=name,
+                        offset=done,
+                        length=CHUNK_BYTES,
+                    )
+                    total = int(reply["total"])
+                    if not reply["data"] and done < total:
+                        raise RunError(f"{name} of run {run_id} became shorter while it was fetched")
+                    done += file.write(reply["data"])
+                    if progress is not None:
+                        progress(done, total)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return done
+
+    def send(
+        self,
+        files: Mapping[str, Path],
+        workers: Sequence[str] | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> int:
+        """Copy content (by its key) to all ``workers`` (default: every one); bytes that had to travel.
+
+        Workers with one folder between them get one copy: each is asked what it lacks first.
+        """
+        if workers is None:
+            workers = [w["address"] for w in self.hello()["workers"]]
+        sent = 0
+
+        def count(size: int, total: int) -> None:
+            nonlocal sent
+            sent += size
+            if progress is not None:
+                progress(sent, max(total, sent))
+
+        for worker in workers:
+            missing = self._ask_agent(worker, "train_content_missing", keys=list(files))
+            total = sent + sum(files[key].stat().st_size for key in missing)
+            for key in missing:
+                self._send_one(worker, key, files[key], partial(count, total=total))
+        return sent
+
+    def _send_one(self, worker: str, key: str, path: Path, count: Callable[[int], None]) -> None:
+        done, total = 0, path.stat().st_size
+        with path.open("rb") as file:
+            while True:
+                data = file.read(CHUNK_BYTES)
+                self._ask_agent(worker, "train_content_put", key=key, offset=done, total=total, data=data)
+                done += len(data)
+                count(len(data))
+                if done >= total:
+                    return
+                if not data:
+                    raise RunError(f"{path} became shorter while it was sent")
+
+    def _ask_agent(self, worker: str, op: str, **arguments: Any) -> Any:
+        """Call an agent through the scheduler: the kernel may not be able to reach workers itself."""
+        reply = self._rpc("proxy", ANSWER_S, worker=worker, msg={"op": op, **arguments})
+        if isinstance(reply, Mapping) and reply.get("status") == "uncaught-error":
+            raise ClusterError(f"worker {worker}: {reply.get('exception_text', 'failed')}")
+        if reply is None and op != "train_content_put":
+            raise ClusterError(f"worker {worker} has no agent of jupyter_train")
+        _raise_if_refused(reply)
+        return reply
+
+    def _call(self, op: str, within_s: float = ANSWER_S, **arguments: Any) -> dict[str, Any]:
+        reply = self._rpc(op, within_s, **arguments)
+        if reply is None:  # Dask's answer to a name that nobody handles
+            raise ClusterUnreachable(
+                f"the scheduler at {self._address} has no controller of jupyter_train: it was started anew. "
+                "Its runs are in  %train runs;  run the cell again to use it"
+            )
+        _raise_if_refused(reply)
+        return dict(reply)
+
+    def _rpc(self, op: str, within_s: float, **arguments: Any) -> Any:
+        client = self.client
+
+        async def call() -> Any:
+            if client.scheduler is None:
+                raise OSError("the client is closed")
+            return await asyncio.wait_for(getattr(client.scheduler, op)(**arguments), within_s)
+
+        try:
+            return client.sync(call, asynchronous=False)
+        except TimeoutError:
+            raise ClusterUnreachable(
+                f"the scheduler at {self._address} did not answer within {within_s:g} s"
+            ) from None
+        except (OSError, RuntimeError) as error:
+            raise ClusterUnreachable(
+                f"the scheduler at {self._address} cannot be reached: {error or type(error).__name__}"
+            ) from error
+
+    @property
+    def _address(self) -> str:
+        scheduler = self.client.scheduler
+        return str(scheduler.address) if scheduler is not None else "an address that is not known any more"
+
+
+def ensure(client: Client, agent_plugin: WorkerPlugin, *, timeout_s: float = AGENTS_S) -> dict[str, Any]:
+    """Have the controller in the scheduler and an agent on every worker; what ``hello`` then says.
+
+    Idempotent, also when two kernels do it at the same moment. Returns once
+    the agents of all present workers answer (their zygotes may still be warming up).
+
+    Raises:
+        EnvironmentMismatch: the scheduler cannot import jupyter_train, or has another version of it.
+        ClusterUnreachable: the scheduler or some agents do not answer within ``timeout_s`` seconds.
+    """
+    from jupyter_train.control.controller import Controller
+
+    control = ControllerClient(client)
+    # The order matters: agents speak at once, and a scheduler closes the connection of a
+    # worker whose message it does not know.
+    _register(client, Controller())
+    hello = control.hello()
+    _check(hello)
+    if not _all_agents(hello):
+        _register(client, agent_plugin)
+    until = time.monotonic() + timeout_s
+    pause_s = 0.005
+    while not _all_agents(hello := control.hello()):
+        if time.monotonic() > until:
+            silent = ", ".join(w["name"] for w in hello["workers"] if not w["agent"])
+            raise ClusterUnreachable(
+                f"no agent answers on worker {silent} of {control._address} after {timeout_s:g} s: see its log"
+            )
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.2)
+    return hello
+
+
+def _all_agents(hello: Mapping[str, Any]) -> bool:
+    return all(w["agent"] for w in hello["workers"])
+
+
+def _register(client: Client, plugin: Any) -> None:
+    where = client.scheduler.address
+    try:
+        replies = client.register_plugin(plugin) or {}
+    except ImportError as error:
+        raise EnvironmentMismatch(
+            f"the scheduler at {where} cannot import jupyter_train ({error}): install jupyter_train {__version__} there"
+        ) from error
+    except OSError as error:
+        raise ClusterUnreachable(f"{where} cannot be prepared for runs: {error}") from error
+    for worker, reply in replies.items():
+        if reply.get("status") == "error":
+            problem = reply.get("exception_text") or reply.get("exception")
+            raise ClusterError(f"the agent could not start on worker {worker}: {problem}")
+
+
+def _check(hello: Mapping[str, Any]) -> None:
+    if hello["protocol"] != PROTOCOL:
+        raise EnvironmentMismatch(
+            f"the cluster runs jupyter_train {hello['version']}, this notebook {__version__}, and they do not "
+            "understand each other: install the same version in both and start the cluster again"
+        )
+
+
+def _raise_if_refused(reply: Any) -> None:
+    if isinstance(reply, Mapping) and isinstance(reply.get("error"), Mapping):
+        told = reply["error"]
+        kind = getattr(errors, str(told.get("type")), None)
+        is_ours = isinstance(kind, type) and issubclass(kind, TrainError)
+        raise (kind if is_ours else RunError)(str(told.get("message", "")))  # type: ignore[misc]

@@ -1,0 +1,443 @@
+"""Carries out what the machines of the runs decide: the one place where control touches workers, clock and journal.
+
+Everything here runs in the scheduler's event loop, in steps of a millisecond
+or two: what waits is a task, what touches a disk is in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from jupyter_train.control.agents import AgentError, Agents
+from jupyter_train.control.live import LiveRun
+from jupyter_train.control.messages import (
+    Abandon,
+    Announce,
+    Command,
+    Free,
+    Input,
+    KillDeadline,
+    Launch,
+    Launched,
+    LaunchFailed,
+    Mode,
+    Placed,
+    Queued,
+    RankErred,
+    ReadSpool,
+    Report,
+    SetTimer,
+    SpoolRead,
+    StopRanks,
+    StopRequested,
+    TimeoutReached,
+    Timer,
+    WorkerLost,
+)
+from jupyter_train.control.placement import Place, Request, Seat, check_fits, plan
+from jupyter_train.control.spool import read_tail, spool_path
+from jupyter_train.errors import RunNotFound
+from jupyter_train.home import RUN_ID
+from jupyter_train.record import Event, EventKind, RunSpec, unpack_event
+
+if TYPE_CHECKING:
+    from distributed import Scheduler
+
+    from jupyter_train.store.journal import JournalWriter
+
+logger = logging.getLogger(__name__)
+
+ORPHANS_S = 0.15  #: after the death of a worker its rank lives on for up to 0.13 s
+SPOOL_S = 0.3
+RETRY_S = 1.0  #: workers also become free in ways of which nobody tells the controller
+SLICE_S = 0.002  #: events are taken in for so long before others get their turn
+IN_MEMORY = 16  #: ended runs whose events stay in memory
+
+
+class Dispatcher:
+    """The runs of one controller."""
+
+    def __init__(self, scheduler: Scheduler, journal: JournalWriter, threads: ThreadPoolExecutor) -> None:
+        self.runs: dict[str, LiveRun] = {}
+        self.agents: dict[str, bool] = {}  #: worker → whether its zygote is ready
+        self.last_end = time.monotonic()  #: of a run; before the first one, of the controller's start
+        self.is_open = True
+        self._scheduler = scheduler
+        self._journal = journal
+        self._threads = threads
+        self._calls = Agents(scheduler)
+        self._queue: list[str] = []  #: ids of PENDING runs, oldest first
+        self._held: dict[str, str] = {}  #: worker → the run whose rank it has
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._retry: asyncio.TimerHandle | None = None
+        self._ended: list[str] = []  #: runs whose events are still in memory, oldest end first
+        self._acts: dict[type[Command], Callable[[LiveRun, Any], None]] = {
+            Announce: self._announce,
+            Report: self._report,
+            Launch: self._launch,
+            StopRanks: self._stop_ranks,
+            ReadSpool: self._read_spool,
+            SetTimer: self._set_timer,
+            Free: self._free,
+            Abandon: self._abandon,
+        }
+
+    # What others ask
+
+    def submit(self, spec: RunSpec) -> LiveRun:
+        """Take a run in, once: a second call with its id changes nothing.
+
+        Raises:
+            NotEnoughWorkers: the cluster is too small.
+            ValueError: the specification makes no sense.
+        """
+        known = self.runs.get(spec.run_id)
+        if known is not None:
+            return known
+        if not RUN_ID.fullmatch(spec.run_id):
+            raise ValueError(f"{spec.run_id!r} is not a run id")
+        if spec.ranks < 1:
+            raise ValueError(f"a run has at least one rank, not {spec.ranks}")
+        check_fits(spec.ranks, len(self._scheduler.workers), spec.cluster)
+        run = self.runs[spec.run_id] = LiveRun(spec)
+        self._queue.append(spec.run_id)
+        self.feed(run, Queued(queue_place=0))
+        self.place()
+        return run
+
+    def run(self, run_id: str) -> LiveRun:
+        """The run of that id.
+
+        Raises:
+            RunNotFound: this controller never had it.
+        """
+        try:
+            return self.runs[run_id]
+        except KeyError:
+            raise RunNotFound(f"the controller of this cluster has no run {run_id}") from None
+
+    @property
+    def active(self) -> list[LiveRun]:
+        """Runs that have not ended, oldest first."""
+        return [r for r in self.runs.values() if not r.machine.is_over]
+
+    @property
+    def is_waiting(self) -> bool:
+        """Runs wait for workers."""
+        return bool(self._queue)
+
+    def holder(self, worker: str) -> str | None:
+        """The run whose rank ``worker`` has."""
+        return self._held.get(worker)
+
+    # What happens
+
+    def feed(self, run: LiveRun, given: Input) -> None:
+        """Let the run's machine decide what follows from ``given``, and do it."""
+        for command in run.machine.handle(given):
+            self._acts[type(command)](run, command)
+
+    def agent_seen(self, worker: str, is_ready: bool) -> None:
+        """The agent on ``worker`` has spoken."""
+        if worker not in self._scheduler.workers:
+            return
+        is_new = worker not in self.agents
+        self.agents[worker] = is_ready
+        if is_new:
+            self._start(self._warm(worker), f"warm {worker}")
+        self.place()
+
+    def probe(self, worker: str) -> None:
+        """Look whether an agent is on ``worker``, which has not spoken yet."""
+        self._start(self._probe(worker), f"probe {worker}")
+
+    def worker_lost(self, worker: str) -> None:
+        """``worker`` has left the cluster."""
+        self.agents.pop(worker, None)
+        run_id = self._held.pop(worker, None)
+        if run_id is not None:
+            self.feed(self.runs[run_id], WorkerLost(worker=worker))
+        self.place()
+
+    async def relay(self, run: LiveRun, packed: Iterable[bytes]) -> None:
+        """Take in events that ranks and agents packed, in order; others get their turn in between."""
+        until = time.monotonic() + SLICE_S
+        batch: list[tuple[Event, bytes | None]] = []
+        for data in packed:
+            event = _checked(run, data)
+            if event is not None:
+                batch.append((event, data))
+            if time.monotonic() > until:
+                self._record(run, batch)
+                batch = []
+                await asyncio.sleep(0)
+                until = time.monotonic() + SLICE_S
+        self._record(run, batch)
+
+    def place(self) -> None:
+        """Start what can be started now, and tell the others what they wait for."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if not self._queue:
+            return
+        requests = [Request(run_id=r, ranks=self.runs[r].spec.ranks) for r in self._queue]
+        decided = plan(requests, self._seats())
+        for run_id, places in decided.placed:
+            self._queue.remove(run_id)
+            self._held.update({p.worker: run_id for p in places})
+        for run_id, places in decided.placed:
+            self.feed(self.runs[run_id], Placed(places=places))
+        for waiting in decided.waiting:
+            self.feed(
+                self.runs[waiting.run_id], Queued(queue_place=waiting.queue_place, reason=waiting.reason)
+            )
+        if self._queue:
+            self._retry = asyncio.get_running_loop().call_later(RETRY_S, self.place)
+
+    async def end_all(self, reason: str, within_s: float) -> None:
+        """End every run: the cluster goes away."""
+        until = time.monotonic() + within_s
+        for run in self.active:
+            self.feed(run, StopRequested(force=True, reason=reason))
+        for run in self.active:
+            while not run.machine.is_over and time.monotonic() < until:
+                await run.changed(max(0.0, until - time.monotonic()))
+        for run in self.active:
+            self.feed(run, KillDeadline())
+            if not run.machine.is_over:
+                self.feed(run, KillDeadline())
+
+    async def close(self) -> None:
+        """Cancel what is under way and wake who waits. Nothing is decided any more."""
+        self.is_open = False
+        if self._retry is not None:
+            self._retry.cancel()
+        for run in self.runs.values():
+            run.cancel_timers()
+            run.notify()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Commands
+
+    def _announce(self, run: LiveRun, told: Announce) -> None:
+        self._record(run, [(run.state_event(told), None)])
+        if told.state.is_terminal:
+            run.cancel_timers()
+            self.last_end = time.monotonic()
+            if run.spec.run_id in self._queue:
+                self._queue.remove(run.spec.run_id)
+                self.place()
+            self._ended.append(run.spec.run_id)
+            if len(self._ended) > IN_MEMORY:
+                self.runs[self._ended.pop(0)].log.forget()
+
+    def _report(self, run: LiveRun, told: Report) -> None:
+        self._record(run, [(run.error_event(told), None)])
+
+    def _launch(self, run: LiveRun, order: Launch) -> None:
+        self._start(self._launch_all(run, order), f"launch {run.spec.run_id}")
+
+    def _stop_ranks(self, run: LiveRun, order: StopRanks) -> None:
+        for worker in order.workers:
+            self._start(self._stop_rank(run, order.attempt, worker, order.mode), f"stop {run.spec.run_id}")
+
+    def _read_spool(self, run: LiveRun, order: ReadSpool) -> None:
+        self._start(self._recover(run, order), f"read spool {run.spec.run_id}")
+
+    def _set_timer(self, run: LiveRun, order: SetTimer) -> None:
+        given: Input = TimeoutReached() if order.timer is Timer.TIMEOUT else KillDeadline()
+        if (old := run.timers.pop(order.timer, None)) is not None:
+            old.cancel()
+        run.timers[order.timer] = asyncio.get_running_loop().call_later(order.after_s, self.feed, run, given)
+
+    def _free(self, run: LiveRun, order: Free) -> None:
+        for worker in order.workers:
+            if self._held.get(worker) == run.spec.run_id:
+                del self._held[worker]
+        self.place()
+
+    def _abandon(self, run: LiveRun, order: Abandon) -> None:
+        for worker in order.workers:
+            self._start(self._wait_for_agent(run, order.attempt, worker), f"wait for {worker}")
+
+    # What takes its time
+
+    async def _launch_all(self, run: LiveRun, order: Launch) -> None:
+        """The agent of rank 0 opens the meeting point, then all agents fork their ranks at the same time."""
+        several = len({p.host for p in order.places}) > 1
+        try:
+            master = await self._calls.rendezvous(
+                order.places[0], run_id=run.spec.run_id, attempt=order.attempt, host_visible=several
+            )
+            if run.machine.is_ending:
+                raise AgentError("RunCancelled", "the run ended before its ranks were launched")
+        except AgentError as error:
+            await self._settle(order.places[0].worker)
+            for place in order.places:
+                self.feed(run, _launch_failed(order, place, error))
+            return
+        spec = run.spec.to_dict()
+        await asyncio.gather(*(self._launch_one(run, order, p, spec, master) for p in order.places))
+
+    async def _launch_one(
+        self, run: LiveRun, order: Launch, place: Place, spec: dict[str, Any], master: tuple[str, int]
+    ) -> None:
+        try:
+            await self._calls.launch(
+                place,
+                run_id=run.spec.run_id,
+                attempt=order.attempt,
+                spec=spec,
+                world_size=len(order.places),
+                master=master,
+            )
+        except AgentError as error:
+            await self._settle(place.worker)
+            # It may have been launched with its answer lost: the order to kill makes sure.
+            self._start(self._stop_rank(run, order.attempt, place.worker, "kill"), f"stop {run.spec.run_id}")
+            self.feed(run, _launch_failed(order, place, error))
+        else:
+            self.feed(run, Launched(attempt=order.attempt, worker=place.worker))
+
+    async def _settle(self, worker: str) -> None:
+        """A call fails a moment before the loss of its worker is known, which says more."""
+        for _ in range(10):
+            if worker not in self._scheduler.workers:
+                return
+            await asyncio.sleep(0.02)
+
+    async def _stop_rank(self, run: LiveRun, attempt: int, worker: str, mode: Mode) -> None:
+        if worker not in self._scheduler.workers:
+            return
+        try:
+            await self._calls.stop(worker, run_id=run.spec.run_id, attempt=attempt, mode=mode)
+        except AgentError as error:  # its deadline is kept by the machine
+            logger.warning("run %s: %s its rank: %s", run.spec.run_id, mode, error.message)
+
+    async def _recover(self, run: LiveRun, order: ReadSpool) -> None:
+        try:
+            await asyncio.sleep(ORPHANS_S)
+            events = await asyncio.wait_for(self._spooled(run, order), SPOOL_S)
+            await self.relay(run, events)
+        except (AgentError, TimeoutError) as error:
+            logger.warning("run %s: the last events of rank %s: %s", run.spec.run_id, order.rank, error)
+        finally:
+            self.feed(run, SpoolRead(worker=order.worker))
+
+    async def _spooled(self, run: LiveRun, order: ReadSpool) -> Iterable[bytes]:
+        run_id, attempt, rank = run.spec.run_id, order.attempt, order.rank
+        path = spool_path(run_id, attempt, rank)
+        loop = asyncio.get_running_loop()
+        events = await loop.run_in_executor(self._threads, read_tail, path, run.log.mark(attempt, rank))
+        if events is not None:
+            return events
+        beside = [w for w in self.agents if self._scheduler.workers[w].host == order.host]
+        if not beside:
+            return []
+        return await self._calls.spool(beside[0], run_id=run_id, attempt=attempt, within_s=SPOOL_S)
+
+    async def _wait_for_agent(self, run: LiveRun, attempt: int, worker: str) -> None:
+        """A worker whose agent did not answer takes no other rank until it does."""
+        while self._held.get(worker) == run.spec.run_id:
+            try:
+                await self._calls.stop(worker, run_id=run.spec.run_id, attempt=attempt, mode="kill")
+            except AgentError:
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._free(run, Free(workers=(worker,)))
+
+    async def _warm(self, worker: str) -> None:
+        try:
+            await self._calls.probe(worker)  # leaves an open connection for the launch
+        except AgentError as error:
+            logger.warning("the agent on %s does not answer: %s", worker, error.message)
+
+    async def _probe(self, worker: str) -> None:
+        try:
+            await self._calls.probe(worker)
+        except AgentError:
+            return
+        if worker in self._scheduler.workers:
+            self.agents.setdefault(worker, False)
+            self.place()
+
+    # Tools
+
+    def _record(self, run: LiveRun, events: list[tuple[Event, bytes | None]]) -> None:
+        """Number, keep, journal and tell ``events``; then let the machine hear of errors among them."""
+        new = run.log.add(events)
+        if not new.events:
+            return
+        try:
+            self._journal.append(run.spec.run_id, new.events, new.packed)
+        except RuntimeError:  # closed: the scheduler is on its way out
+            logger.warning("run %s: events came after the journal was closed", run.spec.run_id)
+        run.notify()
+        for event in new.events:
+            if event.kind is EventKind.ERROR and event.rank is not None and event.rank_seq:
+                self.feed(run, _erred(event))
+
+    def _seats(self) -> list[Seat]:
+        return [
+            Seat(
+                worker=worker,
+                name=str(state.name),
+                host=state.host,
+                has_agent=worker in self.agents and state.status.name == "running",
+                is_ready=self.agents.get(worker, False),
+                is_free=worker not in self._held,
+            )
+            for worker, state in self._scheduler.workers.items()
+        ]
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"jupyter-train: {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s failed", task.get_name(), exc_info=error)
+
+
+def _checked(run: LiveRun, data: bytes) -> Event | None:
+    """The event in ``data``, unless it is damaged or not for a rank to tell."""
+    try:
+        event = unpack_event(data)
+    except (ValueError, KeyError, TypeError) as error:
+        logger.warning("run %s: an event cannot be read: %s", run.spec.run_id, error)
+        return None
+    is_fine = (
+        event.run_id == run.spec.run_id
+        and event.kind is not EventKind.STATE
+        and 0 < event.attempt <= run.machine.attempt
+        and event.rank is not None
+        and 0 <= event.rank < run.spec.ranks
+    )
+    return event if is_fine else None
+
+
+def _erred(event: Event) -> RankErred:
+    assert event.rank is not None
+    payload = event.payload
+    return RankErred(
+        attempt=event.attempt,
+        rank=event.rank,
+        type=str(payload.get("type", "Exception")),
+        message=str(payload.get("message", "")),
+        secondary=bool(payload.get("secondary")),
+    )
+
+
+def _launch_failed(order: Launch, place: Place, error: AgentError) -> LaunchFailed:
+    return LaunchFailed(attempt=order.attempt, worker=place.worker, type=error.type, message=error.message)
