@@ -17,6 +17,16 @@ VERSION = 1  #: of the tables; ``PRAGMA user_version``
 APPLICATION_ID = 0x4A54524E  # "JTRN": tells our files from any other SQLite file
 LOCK_WAIT_S = 5.0
 
+_WAYS_TO_READ = (
+    "mode=ro",
+    # The writer was killed in a transaction outside WAL mode (while it made the file, or on a disk that cannot have
+    # WAL): what is half done has to be rolled back first, and that is writing.
+    "mode=rw",
+    # In a folder that we may not write to (a copy, another user's) the files that WAL needs cannot be made; with none
+    # of them there everything is in the main file, and SQLite may read that alone.
+    "mode=ro&immutable=1",
+)
+
 _TABLES = f"""
 CREATE TABLE controller (
     one            INTEGER PRIMARY KEY CHECK (one = 1),
@@ -104,14 +114,17 @@ def open_for_reading(path: Path) -> sqlite3.Connection | None:
     if not path.is_file():
         return None
     try:
-        try:
-            return _reading(path, _how(path))
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
-                raise
-            # The writer was killed in a transaction outside WAL mode (while it made the file, or on a disk that
-            # cannot have WAL): what is half done has to be rolled back first, and that is writing.
-            return _reading(path, "mode=rw")
+        for how in _WAYS_TO_READ:
+            beside = any(path.with_name(path.name + end).exists() for end in ("-wal", "-journal"))
+            if "immutable" in how and beside:
+                continue
+            try:
+                return _reading(path, how)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+                    raise
+                refused = error
+        raise refused
     except sqlite3.Error as error:
         if not path.exists():  # removed while we looked: an unused journal goes when its controller ends
             return None
@@ -132,13 +145,6 @@ def _reading(path: Path, how: str) -> sqlite3.Connection | None:
     except BaseException:
         db.close()
         raise
-
-
-def _how(path: Path) -> str:
-    # A journal in a folder that we may not write to (a copy, another user's) cannot get the files that WAL needs;
-    # with no WAL beside it everything is in the main file, and SQLite may read that alone.
-    alone = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
-    return "mode=ro&immutable=1" if alone else "mode=ro"
 
 
 def check_version(db: sqlite3.Connection, path: Path) -> None:

@@ -202,18 +202,31 @@ def test_summaries_pickle(keep: Keep, store: Store, story: Callable[..., Story])
     assert pickle.loads(pickle.dumps(store.runs())) == store.runs()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_may_only_be_read_is_read(
     keep: Keep, store: Store, tmp_path: Path, story: Callable[..., Story]
 ) -> None:
     keep("a", finished(story())).close()
     folder = journals_folder(tmp_path)
+    before = sorted(folder.iterdir())
+    if os.geteuid() == 0:  # root may write anywhere
+        for item in (tmp_path, folder, *folder.iterdir()):
+            os.chown(item, 65534, 65534)
+    opened = [tmp_path.parent, tmp_path.parent.parent]
+    modes = [p.stat().st_mode for p in opened]
     folder.chmod(0o500)
     try:
+        if os.geteuid() == 0:
+            for parent in opened:
+                parent.chmod(0o711)
+            os.seteuid(65534)
         assert len(store.runs()) == 1
         assert store.problems == ()
+        assert sorted(folder.iterdir()) == before
     finally:
+        os.seteuid(os.getuid())
         folder.chmod(0o700)
+        for parent, mode in zip(opened, modes, strict=True):
+            parent.chmod(mode)
 
 
 @pytest.mark.parametrize("asset", sorted(ASSETS.glob("journal-*.sqlite")), ids=lambda p: p.stem)
