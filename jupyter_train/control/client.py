@@ -74,11 +74,13 @@ class ControllerClient:
     ) -> int:
         """Copy file ``name`` of a run's folder on ``worker`` to ``path``; its size in bytes.
 
-        ``path`` appears once it is whole.
+        ``path`` appears once it is whole. Where that worker is gone, another one
+        on its host is asked, since they share the folder.
 
         Raises:
-            RunError: there is no such file, or it changed under way.
+            RunError: there is no such file, it changed under way, or nobody on that host is left.
         """
+        worker = self._beside(worker)
         part = path.with_name(path.name + ".part")
         done, total = 0, 1
         try:
@@ -144,11 +146,26 @@ class ControllerClient:
                 if not data:
                     raise RunError(f"{path} became shorter while it was sent")
 
+    def _beside(self, worker: str) -> str:
+        """``worker``, or another one on its host where it has left the cluster."""
+        present = {w["address"]: w["host"] for w in self.hello()["workers"]}
+        if worker in present:
+            return worker
+        host = worker.rpartition("://")[2].rpartition(":")[0]
+        for other, other_host in present.items():
+            if other_host == host:
+                return other
+        raise RunError(f"the files of the run are on {host}, and no worker of the cluster is there any more")
+
     def _ask_agent(self, worker: str, op: str, **arguments: Any) -> Any:
         """Call an agent through the scheduler: the kernel may not be able to reach workers itself."""
-        reply = self._rpc("proxy", ANSWER_S, worker=worker, msg={"op": op, **arguments})
-        if isinstance(reply, Mapping) and reply.get("status") == "uncaught-error":
-            raise ClusterError(f"worker {worker}: {reply.get('exception_text', 'failed')}")
+        msg = {"op": op, **arguments}
+        replies = self._rpc("broadcast", ANSWER_S, workers=[worker], msg=msg, on_error="return_pickle")
+        reply = replies[worker]
+        if isinstance(reply, bytes):
+            from distributed.protocol.pickle import loads
+
+            raise ClusterError(f"worker {worker} cannot do what it should ({op}): {loads(reply)}")
         if reply is None and op != "train_content_put":
             raise ClusterError(f"worker {worker} has no agent of jupyter_train")
         _raise_if_refused(reply)

@@ -108,6 +108,16 @@ def test_a_file_is_fetched_in_pieces(client: Client, control: ControllerClient, 
     assert seen == [(CHUNK_BYTES, size), (size, size)]
 
 
+def test_another_worker_of_the_host_stands_in_for_a_lost_one(
+    client: Client, control: ControllerClient, tmp_path: Path
+) -> None:
+    for agent in agents(client):
+        agent.files["result-1.bin"] = b"data"
+    assert control.fetch(UNKNOWN, "result-1.bin", "tcp://127.0.0.1:1", tmp_path / "result") == 4
+    with pytest.raises(RunError, match=r"on 127\.0\.0\.9, and no worker of the cluster is there any more"):
+        control.fetch(UNKNOWN, "result-1.bin", "tcp://127.0.0.9:1", tmp_path / "result")
+
+
 def test_an_empty_file_is_a_file(client: Client, control: ControllerClient, tmp_path: Path) -> None:
     agents(client)[0].files["empty"] = b""
     worker = control.hello()["workers"][0]["address"]
@@ -142,8 +152,12 @@ def test_content_travels_only_where_it_is_missing(
 def test_an_agents_own_failure_names_its_worker(control: ControllerClient, client: Client) -> None:
     worker = control.hello()["workers"][0]["address"]
     agent = next(a for a in agents(client) if a.worker.address == worker)
-    agent.worker.handlers["train_content_missing"] = None
-    with pytest.raises(ClusterError, match=worker):
+
+    def broken(keys: list[str]) -> None:
+        raise OSError("disk is gone")
+
+    agent.worker.handlers["train_content_missing"] = broken
+    with pytest.raises(ClusterError, match=f"{worker} cannot do what it should.*disk is gone"):
         control.send({"a" * 32: Path(__file__)}, [worker])
 
 
