@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 CLIENT_NAME = "worker-lease"  #: Dask then calls the client Client-worker-…, as the workers' own
 CLOSE_TIMEOUT_S = 1.0
+END_TIMEOUT_S = 1.0
 
 _held: dict[str, threading.Event] = {}
 
@@ -38,6 +39,7 @@ class Leases:
         self._client: Any = None
         self._futures: dict[str, Any] = {}
         self._connecting = asyncio.Lock()
+        self._endings: set[asyncio.Task[None]] = set()
 
     async def take(self, key: str) -> None:
         """Hold a lease of this name until `release`. Without a connection there is none, and the run goes on."""
@@ -65,12 +67,16 @@ class Leases:
             event.set()
         future = self._futures.pop(key, None)
         if future is not None:
-            future.release()
+            ending = asyncio.get_running_loop().create_task(_end(future))
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
 
     async def close(self) -> None:
         """End all leases and the connection."""
         for key in list(self._futures):
             self.release(key)
+        if self._endings:
+            await asyncio.wait(self._endings, timeout=CLOSE_TIMEOUT_S)
         client, self._client = self._client, None
         if client is not None:
             try:
@@ -91,3 +97,17 @@ class Leases:
                     name=CLIENT_NAME,
                 )
         return self._client
+
+
+async def _end(future: Any) -> None:
+    """Forget the task once it has returned; the worker warns of tasks that are cancelled while they run.
+
+    One that still waits behind another task of its worker is cancelled.
+    """
+    from distributed import wait
+
+    try:
+        await wait([future], timeout=END_TIMEOUT_S)
+    except Exception:  # a time-out, or the connection is gone, and the lease with it
+        pass
+    future.release()

@@ -13,6 +13,7 @@ import faulthandler
 import os
 import socket
 import threading
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from jupyter_train.runtime.zygote import RankFiles
 
 STORE_TIMEOUT = timedelta(seconds=120)  #: the other ranks may wait for a zygote that is just starting
+PARTED = "jupyter_train/parted"  #: in the store: how many of the other ranks are through
+PART_POLL_S = 0.005
 AT_EXIT_S = 5.0  #: for what the cell registered with atexit
 
 
@@ -61,7 +64,7 @@ def main(files: RankFiles) -> NoReturn:
     interrupts.install(channel)
     processes.invite_oom_killer()
     output.redirect(recorder)
-    faulthandler.enable(file=2)
+    faulthandler.enable(file=2, all_threads=False)
     atexit._clear()  # the zygote's own; what the cell registers runs at its end
     try:
         outcome = _Rank(job, recorder, stop, interrupts, files.listen).run()
@@ -131,12 +134,15 @@ class _Rank:
         namespace.setdefault("train", train)
         environment.seed_everything(spec, loaded.random_state)
         recorder.word(FrameKind.READY)
+        recorder.flush()  # a crash on the cell's first line is a crash of a running run
         outcome = self._execute(codes, namespace, parallel)
         recorder.word(FrameKind.LEFT)
         if namespace.get("train") is train:
             del namespace["train"]
         if job.rank == 0:
             self._pack(loaded, namespace, outcome.error)
+        if outcome.cause.kind == "done":
+            self._part(store)
         return outcome
 
     def _connect(self) -> Any:
@@ -155,6 +161,18 @@ class _Rank:
             wait_for_workers=False,
             master_listen_fd=self._listen,
         )
+
+    def _part(self, store: Any) -> None:
+        """Rank 0 serves the store: it stays until every rank is through, or the run is being ended."""
+        others = self._job.world_size - 1
+        try:
+            if self._job.rank:
+                store.add(PARTED, 1)
+                return
+            while store.add(PARTED, 0) < others and not self._stop.requested:
+                time.sleep(PART_POLL_S)
+        except RuntimeError:
+            pass  # the store went with rank 0, which was told to end
 
     def _execute(self, codes: list[Any], namespace: dict[str, Any], parallel: Any) -> _Outcome:
         try:
