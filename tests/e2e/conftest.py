@@ -1,0 +1,31 @@
+"""One home and one local cluster for all end-to-end tests; a kernel of its own for each."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.kit import Notebook, new_notebook, processes_of_runs
+
+
+@pytest.fixture(scope="session")
+def shared_home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="jt-e2e-") as folder:
+        home = Path(folder) / "home"
+        home.mkdir(mode=0o700)
+        yield home
+        with new_notebook(home, Path(folder)) as last:
+            stopped = last.run("%train cluster stop", timeout=60)
+            assert "Error" not in stopped.all_text
+        assert processes_of_runs() == []
+        left = [p for p in (home / "clusters").rglob("*") if p.is_file()]
+        assert left == []
+
+
+@pytest.fixture
+def notebook(shared_home: Path, tmp_path: Path) -> Iterator[Notebook]:
+    with new_notebook(shared_home, tmp_path) as opened:
+        yield opened

@@ -1,0 +1,146 @@
+"""A notebook as a user has it: a real kernel, cells run one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.manager import KernelManager
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass
+class CellError:
+    """An error as the notebook shows it."""
+
+    name: str
+    value: str
+    traceback: list[str]
+
+    @property
+    def plain_text(self) -> str:
+        return ANSI.sub("", "\n".join(self.traceback))
+
+
+@dataclass
+class Reply:
+    """Everything that appeared under one cell."""
+
+    stdout: str = ""
+    stderr: str = ""
+    displays: list[dict[str, Any]] = field(default_factory=list)
+    error: CellError | None = None
+
+    @property
+    def all_text(self) -> str:
+        shown = [str(d.get("text/plain", "")) for d in self.displays]
+        error = self.error.plain_text if self.error else ""
+        return ANSI.sub("", "\n".join([self.stdout, self.stderr, *shown, error]))
+
+
+def wait_until(claim: Callable[[], bool], timeout_s: float) -> None:
+    """Returns when ``claim`` holds; fails when it does not in time."""
+    end = time.monotonic() + timeout_s
+    while not claim():
+        assert time.monotonic() < end, f"not within {timeout_s} s"
+        time.sleep(0.02)
+
+
+def processes_of_runs() -> list[int]:
+    """Pids of all living processes that carry JUPYTER_TRAIN_RUN: ranks and what they started."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                in_environment = b"JUPYTER_TRAIN_RUN=" in (entry / "environ").read_bytes()
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                if in_environment and state not in "ZX":
+                    found.append(int(entry.name))
+    return found
+
+
+class Notebook:
+    """One kernel with jupyter_train loaded, over the home ``home``."""
+
+    def __init__(self, home: Path, cwd: Path) -> None:
+        self.home = home
+        self.manager = KernelManager(kernel_name="python3")
+        self.manager.start_kernel(
+            env={**os.environ, "JUPYTER_TRAIN_HOME": str(home), "IPYTHONDIR": str(cwd / ".ipython")},
+            cwd=str(cwd),
+        )
+        self.client = self.manager.client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=60)
+        loaded = self.run("%load_ext jupyter_train")
+        assert loaded.error is None, loaded.all_text
+
+    def start(self, code: str) -> str:
+        """Sends a cell and does not wait. Returns its message id."""
+        return str(self.client.execute(code))
+
+    def run(self, code: str, timeout: float = 30, interrupt_when: Callable[[], bool] | None = None) -> Reply:
+        """Runs a cell to its end; interrupts it (■) once as soon as ``interrupt_when`` holds."""
+        message = self.start(code)
+        reply = Reply()
+        end = time.monotonic() + timeout
+        while True:
+            assert time.monotonic() < end, f"the cell did not end in {timeout} s:\n{code}\n{reply.all_text}"
+            if interrupt_when is not None and interrupt_when():
+                interrupt_when = None
+                self.manager.interrupt_kernel()
+            try:
+                received = self.client.get_iopub_msg(timeout=0.05)
+            except queue.Empty:
+                assert self.manager.is_alive(), "the kernel died"
+                continue
+            if received["parent_header"].get("msg_id") != message:
+                continue
+            content, kind = received["content"], received["msg_type"]
+            if kind == "stream":
+                setattr(reply, content["name"], getattr(reply, content["name"]) + content["text"])
+            elif kind in ("display_data", "execute_result", "update_display_data"):
+                reply.displays.append(content["data"])
+            elif kind == "error":
+                reply.error = CellError(content["ename"], content["evalue"], content["traceback"])
+            elif kind == "status" and content["execution_state"] == "idle":
+                with contextlib.suppress(queue.Empty):
+                    self.client.get_shell_msg(timeout=5)
+                return reply
+
+    def state_of(self, name: str) -> str | None:
+        """State of the newest run of that name, read from the journal, as any reader would."""
+        from jupyter_train.store.store import Store
+
+        runs = [r for r in Store(self.home).runs() if r.name == name]
+        return str(runs[0].state) if runs else None
+
+    def run_is(self, name: str, state: str) -> bool:
+        return self.state_of(name) == state
+
+    def kill9(self) -> None:
+        """kill −9 of the kernel, as the OOM killer does it."""
+        os.kill(self.manager.provisioner.process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+
+
+@contextlib.contextmanager
+def new_notebook(home: Path, cwd: Path) -> Iterator[Notebook]:
+    """A kernel for the length of a with statement."""
+    notebook = Notebook(home, cwd)
+    try:
+        yield notebook
+    finally:
+        notebook.close()
