@@ -9,7 +9,7 @@ from jupyter_train.home import RUN_ID
 from jupyter_train.notebook.run import Run
 from jupyter_train.notebook.session import Session, current_session
 from jupyter_train.notebook.source import ControllerSource, FirstThatAnswers, StoreSource
-from jupyter_train.notebook.submit import Submitted
+from jupyter_train.notebook.submit import Prepared
 from jupyter_train.notebook.table import RunTable
 from jupyter_train.store import Store
 
@@ -41,10 +41,10 @@ def find(ref: str, session: Session) -> Run:
         if found is None:
             raise
         return found
-    newest = max(session.runs, default="")
-    if ref == "last" and newest > run_id:
-        # Its journal may be on another machine, or not yet written.
-        return session.runs[newest]
+    mine = _of_this_kernel(ref, session)
+    if mine is not None and mine.id > run_id and all(mine.id != known.run_id for known in store.runs()):
+        # Its journal is on another machine, or not yet written.
+        return mine
     if run_id not in session.runs:
         session.remember(
             Run(
@@ -57,16 +57,16 @@ def find(ref: str, session: Session) -> Run:
     return session.runs[run_id]
 
 
-def submitted_run(submitted: Submitted, session: Session, cell: str) -> Run:
-    """The handle of a run that this kernel has just started."""
-    spec, control = submitted.spec, submitted.connection.control
+def own_run(prepared: Prepared, session: Session, cell: str) -> Run:
+    """The handle of a run that this kernel starts."""
+    spec, control = prepared.spec, prepared.connection.control
     made = Run(
         spec.run_id,
         FirstThatAnswers(ControllerSource(control, spec.run_id), StoreSource(Store(), spec.run_id)),
         connect=lambda: control,
         namespace=session.namespace,
         name=spec.name,
-        capture=submitted.capture,
+        capture=prepared.capture,
         cell=cell,
     )
     session.remember(made)
@@ -92,11 +92,19 @@ def controller_of(spec: object, run_id: str) -> ControllerClient:
     return cluster.open_cluster(name).control
 
 
+def _of_this_kernel(ref: str, session: Session) -> Run | None:
+    """The newest run started here that ``ref`` may mean."""
+    for known in reversed(session.runs.values()):
+        if ref in ("last", known.name) or known.id.startswith(ref):
+            return known
+    return None
+
+
 def _elsewhere(ref: str, session: Session) -> Run | None:
     """A run of this kernel or of the connected cluster whose journal is not on this disk."""
-    mine = [known for known in reversed(session.runs.values()) if ref in ("last", known.id, known.name)]
-    if mine:
-        return mine[0]
+    mine = _of_this_kernel(ref, session)
+    if mine is not None:
+        return mine
     from jupyter_train import cluster
 
     current = cluster.current()

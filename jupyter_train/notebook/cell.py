@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from jupyter_train.notebook.api import submitted_run
+from jupyter_train.notebook.api import own_run
 from jupyter_train.notebook.bundle import plain
+from jupyter_train.notebook.failure import quiet
 from jupyter_train.notebook.live import DisplayScreen, LiveView, Screen, TextScreen
 from jupyter_train.notebook.output import RankOutput
 from jupyter_train.notebook.run import Brought, Run
-from jupyter_train.notebook.submit import submit
-from jupyter_train.notebook.wait import in_background, wait_interruptibly
+from jupyter_train.notebook.submit import abandon, hand_in, prepare
+from jupyter_train.notebook.wait import Interrupts, in_background, wait_for
 
 if TYPE_CHECKING:
     from jupyter_train.notebook.options import TrainOptions
@@ -30,14 +32,32 @@ def run_cell(source: str, options: TrainOptions, session: Session) -> None:
         KeyboardInterrupt: the run was interrupted.
         Exception: what the cell raised on the ranks.
     """
-    submitted = submit(source, options, session, first_line=FIRST_LINE)
-    run = submitted_run(submitted, session, cell_label(session))
-    remarks = list(submitted.remarks)
-    if options.bg:
-        remarks.append(f"in the background: %train wait {_ref(run)} brings its names in")
-    live = show(run, session, remarks=remarks)
-    if not options.bg:
-        _wait(run, live)
+    prepared = prepare(source, options, session, first_line=FIRST_LINE)
+    interrupts = Interrupts()
+    with ExitStack() as stack:
+        try:
+            hand_in(prepared)
+            # From here on nothing is raised for an interrupt: the run must not be forgotten.
+            stack.enter_context(interrupts)
+        except KeyboardInterrupt as error:
+            abandon(prepared)
+            raise quiet(error, ["KeyboardInterrupt: the run had not started yet and was ended"]) from None
+        run = own_run(prepared, session, cell_label(session))
+        remarks = list(prepared.remarks)
+        if options.bg:
+            remarks.append(f"in the background: %train wait {_ref(run)} brings its names in")
+        live = show(run, session, remarks=remarks)
+        if options.bg:
+            _hand_over(run, live, interrupts)
+            return
+        ended = wait_for(run.follow().done, interrupts, lambda count: _interrupt(run, live, force=count > 1))
+    if not ended:
+        run.follow().stop()
+    brought = run.bring_in() if ended else Brought()
+    live.remark(brought.remarks)
+    failure = run.outcome(brought, interrupts=interrupts.count)
+    if failure is not None:
+        raise failure from None
 
 
 def show(run: Run, session: Session, *, remarks: list[str], follow_output: bool = True) -> LiveView:
@@ -62,35 +82,23 @@ def cell_file(session: Session) -> str:
 
 def cell_label(session: Session) -> str:
     """``Cell In[3]``, as the shell calls the cell that runs now; empty where there is no shell."""
-    count = getattr(session.shell, "execution_count", None)
-    return f"Cell In[{count}]" if count is not None else ""
+    named = session.shell.compile.format_code_name(cell_file(session)) if session.shell is not None else None
+    return " ".join(named) if named else ""
 
 
-def _wait(run: Run, live: LiveView) -> None:
-    follower = run.follow()
-    interrupts = 0
+def _interrupt(run: Run, live: LiveView, *, force: bool) -> None:
+    live.note("ending its processes" if force else "stopping after this step; ■ again ends its processes")
+    in_background(
+        lambda: run.interrupt(force=force),
+        failed=lambda error: live.note(f"could not be stopped: {plain(str(error), 200)}"),
+    )
 
-    def interrupted(count: int) -> None:
-        nonlocal interrupts
-        interrupts = count
-        if count > 2:
-            return
-        live.note(
-            "stopping after this step; ■ again ends its processes" if count == 1 else "ending its processes"
-        )
-        in_background(
-            lambda: run.interrupt(force=count > 1),
-            failed=lambda error: live.note(f"could not be stopped: {plain(str(error), 200)}"),
-        )
 
-    count = wait_interruptibly(follower.done, interrupted)
-    if count and not follower.done.is_set():
-        follower.stop()
-    brought = run.bring_in() if follower.done.is_set() else Brought()
-    live.remark(brought.remarks)
-    error = run.outcome(brought, interrupts=max(count, interrupts))
-    if error is not None:
-        raise error from None
+def _hand_over(run: Run, live: LiveView, interrupts: Interrupts) -> None:
+    """With ``--bg``: what was interrupted in the moment of starting is stopped, as any cell would be."""
+    if interrupts.count:
+        _interrupt(run, live, force=False)
+        raise quiet(KeyboardInterrupt(), [f"KeyboardInterrupt: run {plain(run.name, 80)} was told to stop"])
 
 
 def _ref(run: Run) -> str:

@@ -114,7 +114,7 @@ def report(view: RunView, failure: Failure, *, name: str, cell: str = "", kind: 
     payload, rank = failure.payload, failure.rank
     kind = kind or _kind(payload)
     world = view.spec.ranks if view.spec else len(view.placement) or rank + 1
-    where = f"rank {rank} of {world}, " if rank >= 0 else ""
+    where = f"{_ranks((rank, *failure.same))} of {world}, " if rank >= 0 else ""
     head = [f"{kind} in {where}run {plain(name, 60)}"]
     frames = _frames(payload, view, cell)
     message = _message(payload, kind)
@@ -164,7 +164,8 @@ def _memory_lines(view: RunView, rank: int) -> list[str]:
 def _others(failure: Failure) -> list[str]:
     lines = []
     if failure.same:
-        lines.append(f"{_ranks(failure.same)}: the same")
+        shown = f"shown is rank {failure.rank}; " if failure.rank >= 0 else ""
+        lines.append(f"{shown}{_ranks(failure.same)}: the same")
     for rank, payload in failure.others[:_GROUPS_SHOWN]:
         frames = payload.get("frames") or []
         line = f" (line {frames[-1].get('line')})" if frames and _is_cell(str(frames[-1].get("file"))) else ""
@@ -178,7 +179,7 @@ def _others(failure: Failure) -> list[str]:
 def _ranks(ranks: tuple[int, ...]) -> str:
     """``rank 1``, ``ranks 1–3, 5``."""
     spans: list[list[int]] = []
-    for rank in ranks:
+    for rank in sorted(ranks):
         if spans and rank == spans[-1][1] + 1:
             spans[-1][1] = rank
         else:

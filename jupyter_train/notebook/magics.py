@@ -29,10 +29,11 @@ def train_cell(line: str, cell: str) -> None:
         check_cell(cell, first_line=FIRST_LINE, filename=cell_file(session), shell=session.shell)
         run_cell(cell, asked, session)
     except SyntaxError as error:
-        # The cell's own line is all there is to see.
         raise error.with_traceback(None) from None
     except TrainError as error:
         raise quiet(error) from None
+    except KeyboardInterrupt as error:
+        raise quiet(error, ["KeyboardInterrupt: nothing was started"]) from None
 
 
 def train_line(line: str) -> object | None:
@@ -47,6 +48,26 @@ def train_line(line: str) -> object | None:
         return run_command(command.words, given, session)
     except TrainError as error:
         raise quiet(error) from None
+    except KeyboardInterrupt as error:
+        raise quiet(error, ["KeyboardInterrupt: runs go on; %train stop RUN stops one"]) from None
+
+
+def refuse_syntax_errors(lines: list[str]) -> list[str]:
+    """An input transformer of IPython, which changes nothing.
+
+    What a transformer raises is shown as a plain cell's syntax error is; what
+    a magic raises has IPython's own frames around it.
+    """
+    if lines and lines[0].split(maxsplit=1)[:1] == ["%%train"] and (shell := current_session().shell):
+        from jupyter_train.notebook.cellcheck import check_cell
+
+        text = "".join(lines)
+        name = shell.compile.cache(text, shell.execution_count, raw_code=text)
+        try:
+            check_cell("".join(lines[1:]), first_line=2, filename=name, shell=shell)
+        except TrainError:
+            pass  # for the magic to say
+    return lines
 
 
 # What %%train? and %train? show.
@@ -57,6 +78,8 @@ train_line.__doc__ = options.line_help()
 def register(shell: InteractiveShell) -> None:
     """Gives ``shell`` the magics and their completion."""
     attach_shell(shell)
+    unregister(shell)
+    shell.input_transformers_cleanup.append(refuse_syntax_errors)
     shell.magics_manager.register_function(train_cell, "cell", "train")
     shell.magics_manager.register_function(train_line, "line", "train")
     for magic in ("%%train", "%train"):
@@ -65,5 +88,7 @@ def register(shell: InteractiveShell) -> None:
 
 def unregister(shell: InteractiveShell) -> None:
     """Takes the magics away again; runs go on."""
+    if refuse_syntax_errors in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.remove(refuse_syntax_errors)
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("train", None)

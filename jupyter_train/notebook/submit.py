@@ -1,4 +1,4 @@
-"""From a cell to a submitted run: cluster, capture, specification. Kernel's main thread."""
+"""From a cell to a run that can be handed in: cluster, capture, specification. Kernel's main thread."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Submitted:
-    """A run that the controller has, and what the kernel needs to bring its names back."""
+class Prepared:
+    """A run that only needs to be handed in, and what the kernel needs to bring its names back."""
 
     spec: RunSpec
     capture: Capture
@@ -35,13 +35,12 @@ class Submitted:
     remarks: tuple[str, ...]
 
 
-def submit(source: str, options: TrainOptions, session: Session, *, first_line: int) -> Submitted:
-    """Starts ``source`` as a run.
+def prepare(source: str, options: TrainOptions, session: Session, *, first_line: int) -> Prepared:
+    """Everything that a run of ``source`` needs, on the cluster or on the way there.
 
     Raises:
-        ClusterError: no cluster, too few workers, another environment.
+        ClusterError: no cluster, no workers, another environment.
         CaptureError: a name cannot travel.
-        KeyboardInterrupt: nothing goes on by then.
     """
     from jupyter_train import cluster
     from jupyter_train.transport.capture import capture
@@ -82,17 +81,28 @@ def submit(source: str, options: TrainOptions, session: Session, *, first_line: 
     )
     if not shares_disk(hello):
         connection.control.send({ref.key: content.path(ref.key) for ref in captured.refs})
-    try:
-        connection.control.submit(spec)
-    except KeyboardInterrupt:
-        # Whether it arrived is not known: a run that nobody waits for must not go on.
-        in_background(
-            lambda: connection.control.stop(spec.run_id, force=True, reason="interrupted"),
-            failed=lambda error: None,
-        )
-        raise
     remarks = (*connection.remarks, *captured.remarks)
-    return Submitted(spec=spec, capture=captured, connection=connection, remarks=remarks)
+    return Prepared(spec=spec, capture=captured, connection=connection, remarks=remarks)
+
+
+def hand_in(prepared: Prepared) -> None:
+    """Submits the run.
+
+    Raises:
+        NotEnoughWorkers: the cluster is too small for it.
+        ClusterUnreachable: nothing answers.
+    """
+    prepared.connection.control.submit(prepared.spec)
+
+
+def abandon(prepared: Prepared) -> None:
+    """After an interrupt in :func:`hand_in`: whether it arrived is not known, and nobody waits for it."""
+    in_background(
+        lambda: prepared.connection.control.stop(
+            prepared.spec.run_id, force=True, reason="interrupted in the notebook"
+        ),
+        failed=lambda error: None,
+    )
 
 
 def shares_disk(hello: Mapping[str, Any]) -> bool:

@@ -2,40 +2,59 @@
 
 The first interrupt asks the run to stop and goes on waiting, since the names
 it had bound are to come back; the second has its processes killed; a third
-lets go of a cluster that does not answer. What talks to the cluster is done on
-other threads: an interrupt must never land in the middle of it.
+lets go of a cluster that does not answer.
+
+While a run goes on, interrupts are counted instead of raised: an exception
+between any two lines could leave a run that nobody waits for. What talks to
+the cluster is done on other threads, so that the count is looked at soon.
 """
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
+from types import TracebackType
+from typing import Any
 
-# Signals reach a waiting main thread at once; the period only guards against
-# a platform where they do not.
-_PERIOD_S = 0.25
-INTERRUPTS_UNTIL_LETTING_GO = 3
+# How soon an interrupt is noticed: a handler runs at once but does not end the wait of a lock.
+_PERIOD_S = 0.1
+UNTIL_LETTING_GO = 3
 
 
-def wait_interruptibly(done: threading.Event, interrupted: Callable[[int], None]) -> int:
-    """Waits for ``done``; returns how many interrupts came meanwhile.
+class Interrupts:
+    """Counts interrupts of the main thread between entering and leaving; elsewhere there are none to count."""
 
-    ``interrupted(n)`` is called at the nth; after the third the wait is over.
-    Main thread only.
-    """
-    count = told = 0
-    while True:
-        try:
-            while told < count:
-                told += 1
-                interrupted(told)
-            if count >= INTERRUPTS_UNTIL_LETTING_GO:
-                return count
-            while not done.wait(_PERIOD_S):
-                pass
-            return count
-        except KeyboardInterrupt:
-            count += 1
+    def __init__(self) -> None:
+        self.count = 0
+        self._before: Any = None
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._pressed)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None
+
+    def _pressed(self, number: int, frame: object) -> None:
+        self.count += 1
+
+
+def wait_for(done: threading.Event, interrupts: Interrupts, told: Callable[[int], None]) -> bool:
+    """Waits for ``done``; ``told(n)`` is called for the nth interrupt. False: a third one ended the wait."""
+    heard = 0
+    while not done.wait(_PERIOD_S):
+        while heard < interrupts.count:
+            heard += 1
+            if heard >= UNTIL_LETTING_GO:
+                return False
+            told(heard)
+    return True
 
 
 def in_background(call: Callable[[], object], *, failed: Callable[[Exception], object]) -> threading.Thread:
