@@ -4,7 +4,7 @@
     use(name | address | Client) -> Connection               make it the current one
     current() -> Connection | None
     clusters() -> list[ClusterRecord]                        what was started here and lives
-    start_local(n=None, *, threads=None, idle_timeout_s=1800, home=None) -> ClusterRecord
+    start_local(n=None, *, threads=None, idle_timeout_s=1800, home=None) -> Connection
     stop(name=None) -> str                                   returns when processes and files are gone
     close()                                                  let go of all; they live on
 
@@ -17,9 +17,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jupyter_train.cluster.connect import close, clusters, current, open_cluster, stop, use
+    from jupyter_train.cluster.connect import close, clusters, current, open_cluster, start_local, stop, use
     from jupyter_train.cluster.connection import Connection
-    from jupyter_train.cluster.local import find_local, start_local
+    from jupyter_train.cluster.local import find_local
     from jupyter_train.cluster.records import ClusterRecord
 
 _HOME = {
@@ -30,7 +30,7 @@ _HOME = {
     "current": "connect",
     "find_local": "local",
     "open_cluster": "connect",
-    "start_local": "local",
+    "start_local": "connect",
     "stop": "connect",
     "use": "connect",
 }

@@ -31,8 +31,7 @@ CONNECT_TIMEOUT_S = 15.0
 class Session:
     """The connections of one kernel process. Every method may be called from any thread."""
 
-    def __init__(self, home: Path | None = None) -> None:
-        self._home = home
+    def __init__(self) -> None:
         self._lock = threading.RLock()
         self._connections: dict[str, Connection] = {}  # by address
         self._current: Connection | None = None
@@ -64,6 +63,17 @@ class Session:
             self._current = connection
             return connection
 
+    def start(
+        self, n: int | None, *, threads: int | None, idle_timeout_s: float, home: Path | None
+    ) -> Connection:
+        """Our local cluster, made the current one: see `start_local`."""
+        with self._lock:
+            self._forget_if_forked()
+            connection = self._local(n, threads=threads, idle_timeout_s=idle_timeout_s, home=home)
+            self._current = connection
+            self._make_room(connection, n)
+            return connection
+
     def stop(self, name: str | None = None) -> str:
         """End a cluster: see `stop`."""
         with self._lock:
@@ -75,8 +85,8 @@ class Session:
                 return connection.name
             record = self._record(name or "local")
             if record is None:
-                raise ClusterError(_no_cluster(name or "local", self._home))
-        local.stop_record(record, root=self._home)
+                raise ClusterError(_no_cluster(name or "local"))
+        local.stop_record(record)
         return record.name
 
     def close(self) -> None:
@@ -119,7 +129,7 @@ class Session:
             name = f"tcp://{name}"
         if ADDRESS.fullmatch(name):
             return self._connect(name, name=name, kind="address", security=None)
-        raise ClusterError(_no_cluster(name, self._home))
+        raise ClusterError(_no_cluster(name))
 
     def _known(self, name: str) -> Connection | None:
         if name == "local":
@@ -128,26 +138,33 @@ class Session:
 
     def _record(self, name: str) -> ClusterRecord | None:
         if name == "local":
-            return local.find_local(self._home)
-        return next((r for r in records.live(self._home) if name in (r.name, r.address)), None)
+            return local.find_local()
+        return next((r for r in records.live() if name in (r.name, r.address)), None)
 
     # -- connecting
 
-    def _local(self, ranks: int | None) -> Connection:
+    def _local(
+        self,
+        n: int | None,
+        *,
+        threads: int | None = None,
+        idle_timeout_s: float = local.IDLE_TIMEOUT_S,
+        home: Path | None = None,
+    ) -> Connection:
         """Ours, started where it is not running. Twice: the found one may be ending just now."""
         for attempt in range(2):
-            with local.starting(ranks, home=self._home) as start:
+            with local.starting(n, threads=threads, idle_timeout_s=idle_timeout_s, home=home) as start:
                 import distributed  # noqa: F401  0.5 s that pass while the supervisor starts
 
                 record = start.wait()
             try:
-                return self._connect_record(record)
+                return self._connect_record(record, home)
             except ClusterUnreachable:
                 if attempt:
                     raise
         raise AssertionError("not reached")
 
-    def _connect_record(self, record: ClusterRecord) -> Connection:
+    def _connect_record(self, record: ClusterRecord, home: Path | None = None) -> Connection:
         known = self._connections.get(record.address)
         if known is not None and known.is_alive:
             return known
@@ -157,8 +174,9 @@ class Session:
             record.address,
             name=record.name,
             kind="local",
-            security=cluster_security(record.folder(self._home)),
+            security=cluster_security(record.folder(home)),
             record=record,
+            home=home,
         )
 
     def _connect(
@@ -169,6 +187,7 @@ class Session:
         kind: Kind,
         security: Security | None,
         record: ClusterRecord | None = None,
+        home: Path | None = None,
     ) -> Connection:
         from distributed import Client
 
@@ -186,7 +205,7 @@ class Session:
                 "machine reach it, and does it use TLS (tls://) with the certificates of your Dask config?"
             ) from error
         try:
-            return self._take(client, name=name, kind=kind, record=record)
+            return self._take(client, name=name, kind=kind, record=record, home=home)
         except BaseException:
             with suppress(OSError, TimeoutError):
                 client.close(timeout=2)
@@ -200,9 +219,17 @@ class Session:
             raise ClusterError("an asynchronous Client cannot be used: make one without asynchronous=True")
         if client.status != "running":
             raise ClusterUnreachable(f"the Client is {client.status}: connect it, then use it")
-        return self._take(client, name=str(client.scheduler.address), kind="client", record=None)
+        return self._take(client, name=str(client.scheduler.address), kind="client")
 
-    def _take(self, client: Client, *, name: str, kind: Kind, record: ClusterRecord | None) -> Connection:
+    def _take(
+        self,
+        client: Client,
+        *,
+        name: str,
+        kind: Kind,
+        record: ClusterRecord | None = None,
+        home: Path | None = None,
+    ) -> Connection:
         from jupyter_train.cluster import environment
         from jupyter_train.control.client import ControllerClient, ensure
         from jupyter_train.runtime.agent import Agent
@@ -211,7 +238,7 @@ class Session:
             environment.check(client, name=name)
         ensure(client, Agent())
         connection = Connection(
-            name=name, kind=kind, client=client, control=ControllerClient(client), record=record
+            name=name, kind=kind, client=client, control=ControllerClient(client), record=record, home=home
         )
         self._connections[connection.address] = connection
         return connection
@@ -227,7 +254,7 @@ class Session:
             remark = crowding_remark(ranks, usable_cores())
             if remark:
                 connection.remarks.append(remark)
-            connection.record = self._record(connection.name) or record
+            connection.record = records.read(record.name, connection.home) or record
         if there < wanted:
             connection.wait_for_workers(wanted)
 
@@ -279,6 +306,30 @@ def use(target: str | Client) -> Connection:
     return _session.use(target)
 
 
+def start_local(
+    n: int | None = None,
+    *,
+    threads: int | None = None,
+    idle_timeout_s: float = local.IDLE_TIMEOUT_S,
+    home: Path | None = None,
+) -> Connection:
+    """This environment's local cluster as the current one, started where it is not running.
+
+    Returns when its workers are there. One that runs already keeps its threads
+    and its time-out, and grows to ``n`` workers where it has fewer.
+
+    Args:
+        n: workers; as many as were measured to be best for this machine where it is not given.
+        threads: Dask threads per worker, 1 where it is not given; ranks are not among them.
+        idle_timeout_s: seconds without a client and without a run after which it ends.
+        home: folder of records and certificates, where it is not the user's.
+
+    Raises:
+        ClusterError: it did not start; the message has the end of its log.
+    """
+    return _session.start(n, threads=threads, idle_timeout_s=idle_timeout_s, home=home)
+
+
 def clusters() -> list[ClusterRecord]:
     """The clusters that were started here and live, of any environment; oldest first."""
     return records.live()
@@ -300,8 +351,8 @@ def close() -> None:
     _session.close()
 
 
-def _no_cluster(name: str, home: Path | None) -> str:
-    names = ["local", *(record.name for record in records.live(home))]
+def _no_cluster(name: str) -> str:
+    names = ["local", *(record.name for record in records.live())]
     if name == "local":
         return "no local cluster of this environment is running"
     near = difflib.get_close_matches(name, names, 1, 0.6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jupyter_train.cluster.records import ClusterRecord
@@ -29,6 +30,7 @@ class Connection:
         client: the Dask client, never made the default one.
         control: the controller in the scheduler.
         record: of ours, else None.
+        home: where its record lies, None for the user's folder.
         remarks: sentences the user should read once, such as more workers than cores.
     """
 
@@ -40,6 +42,7 @@ class Connection:
         client: Client,
         control: ControllerClient,
         record: ClusterRecord | None = None,
+        home: Path | None = None,
     ) -> None:
         self.name = name
         self.kind: Kind = kind
@@ -48,6 +51,7 @@ class Connection:
         self.control = control
         self.record = record
         self.remarks: list[str] = []
+        self.home = home
 
     def __repr__(self) -> str:
         return f"<Connection to {self.name} at {self.address}, {'alive' if self.is_alive else 'gone'}>"
@@ -65,10 +69,7 @@ class Connection:
         Raises:
             ClusterUnreachable: the scheduler does not answer.
         """
-        try:
-            return list(self.control.hello()["workers"])
-        except (OSError, TimeoutError) as error:
-            raise ClusterUnreachable(f"the cluster {self.name} does not answer any more: {error}") from error
+        return list(self.control.hello()["workers"])
 
     def scale(self, n: int, *, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Make it ``n`` workers, and wait until at least that many are there.
@@ -97,7 +98,7 @@ class Connection:
             self.client.wait_for_workers(n, timeout=timeout_s)
         except TimeoutError:
             there = len(self.workers())
-            where = f" Why not stands in {self.record.folder()}/log." if self.record else ""
+            where = f" Why not stands in {self.record.folder(self.home)}/log." if self.record else ""
             raise ClusterError(
                 f"the cluster {self.name} has {there} of {n} workers after {timeout_s:.0f} s.{where}"
             ) from None
@@ -119,7 +120,7 @@ class Connection:
         with suppress(OSError, TimeoutError, ClusterUnreachable):
             self._ask("cluster_stop", reason="stopped by a kernel")
         self.close()
-        stop_record(record, timeout_s=timeout_s)
+        stop_record(record, timeout_s=timeout_s, root=self.home)
 
     def close(self) -> None:
         """Let go of the cluster, which lives on. A Client of the user's stays open. Twice does nothing."""

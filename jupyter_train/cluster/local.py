@@ -46,18 +46,17 @@ def find_local(home: Path | None = None) -> ClusterRecord | None:
     return record if record is not None and record.is_alive and record.state == "running" else None
 
 
-def start_local(
+def start(
     n: int | None = None,
     *,
     threads: int | None = None,
     idle_timeout_s: float = IDLE_TIMEOUT_S,
     home: Path | None = None,
 ) -> ClusterRecord:
-    """This environment's local cluster, started where it is not running.
+    """The record of this environment's local cluster, started where it is not running.
 
-    Called by a kernel, or by anything else; nothing is printed. Returns when
-    all its workers are there. One that was running stays as it is: scaling goes
-    through a `Connection`.
+    Connects to nothing, and nothing is printed. Returns when all its workers
+    are there; one that was running stays as it is.
 
     Args:
         n: workers; measured for this machine where it is not given.
@@ -68,8 +67,8 @@ def start_local(
     Raises:
         ClusterError: it did not start; the message has the end of its log.
     """
-    with starting(n, threads=threads, idle_timeout_s=idle_timeout_s, home=home) as start:
-        return start.wait()
+    with starting(n, threads=threads, idle_timeout_s=idle_timeout_s, home=home) as begun:
+        return begun.wait()
 
 
 class Start:
@@ -125,7 +124,7 @@ def starting(
     idle_timeout_s: float = IDLE_TIMEOUT_S,
     home: Path | None = None,
 ) -> Iterator[Start]:
-    """Begin what `start_local` does, so that the caller can do something else before it waits.
+    """Begin what `start` does, so that the caller can do something else before it waits.
 
     Of two kernels that start at once the second waits for the first, and finds its cluster.
     """
@@ -143,11 +142,11 @@ def starting(
             workers = n or default_workers(usable_cores())
             pipe = _launch(name, root, workers=workers, threads=threads or 1, idle_timeout_s=idle_timeout_s)
             _supersede(name, root)
-        start = Start(name, root, found, pipe)
+        begun = Start(name, root, found, pipe)
         try:
-            yield start
+            yield begun
         finally:
-            start.close()
+            begun.close()
 
 
 def stop_record(record: ClusterRecord, *, timeout_s: float = 20.0, root: Path | None = None) -> None:

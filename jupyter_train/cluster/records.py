@@ -142,9 +142,18 @@ def live(root: Path | None = None) -> list[ClusterRecord]:
         record = read(path.stem, root)
         if record is not None and record.is_alive:
             found.append(record)
-        elif record is None or record.is_here:
+        elif record.is_here if record is not None else not _is_kept_by_another_version(path):
             _remove_if_unchanged(path, record, root)
     return sorted(found, key=lambda record: record.created)
+
+
+def _is_kept_by_another_version(path: Path) -> bool:
+    """Whether a record that this version cannot read names a process that lives."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return bool(Process(pid=int(data["pid"]), started=str(data["pid_started"])).is_alive)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def _remove_if_unchanged(path: Path, seen: ClusterRecord | None, root: Path | None) -> None:

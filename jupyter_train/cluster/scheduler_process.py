@@ -8,7 +8,6 @@ From it: ``shrink``, ``end``.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import time
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import SchedulerPlugin
+from distributed import SchedulerPlugin, Status
 from distributed.protocol.pickle import dumps
 
 from jupyter_train.cluster.channel import Channel
@@ -29,7 +28,6 @@ from jupyter_train.control.controller import Controller
 from jupyter_train.runtime.agent import Agent
 
 STATUS_EVERY_S = 0.5
-STOP_RUNS_S = 2.5
 
 
 def run(channel: Channel, folder: Path) -> int:
@@ -61,11 +59,11 @@ async def _serve(channel: Channel, folder: Path) -> int:
         asyncio.create_task(told.wait(), name="told to end"),
     ]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    for task in ends[:2]:
-        if task.done() and task.exception() is not None:
-            task.result()
-    if not ends[2].done():
-        await counter.end("the cluster was stopped")
+    if scheduler.status is Status.running:
+        for task in ends[:2]:
+            if task.done():
+                task.result()  # raises what went wrong
+    await scheduler.close(reason=counter.reason)  # by itself the controller ends the runs first
     os._exit(0)  # not through asyncio's own end: it would wait for threads
 
 
@@ -78,6 +76,7 @@ class Counter(SchedulerPlugin):  # type: ignore[misc]
         self._scheduler = scheduler
         self._channel = channel
         self._changed = asyncio.Event()
+        self.reason = "told to end"
         scheduler.handlers["cluster_scale"] = self.scale
         scheduler.handlers["cluster_stop"] = self.stop
 
@@ -109,7 +108,7 @@ class Counter(SchedulerPlugin):  # type: ignore[misc]
                 await asyncio.wait_for(self._changed.wait(), STATUS_EVERY_S)
 
     async def _status(self) -> dict[str, Any]:
-        hello = await self._call("train_hello")
+        hello = await self._hello()
         workers = self._scheduler.workers.values()
         return {
             "clients": hello["clients"],
@@ -135,13 +134,13 @@ class Counter(SchedulerPlugin):  # type: ignore[misc]
                 if message["op"] == "shrink":
                     await self._shrink(int(message["excess"]))
                 elif message["op"] == "end":
-                    await self.end(str(message["reason"]))
+                    self.reason = str(message["reason"])
                     return
         os.killpg(os.getpgid(0), 9)  # where no signal tells of the supervisor's death
 
     async def _shrink(self, excess: int) -> None:
         """Take out idle workers, the youngest first; the busy ones have their turn when their runs end."""
-        hello = await self._call("train_hello")
+        hello = await self._hello()
         with_ranks = {worker["address"] for worker in hello["workers"] if worker["run"]}
         idle = [
             worker
@@ -158,18 +157,8 @@ class Counter(SchedulerPlugin):  # type: ignore[misc]
         still = {str(worker.name) for worker in self._scheduler.workers.values()}
         self._channel.send(op="kept", names=[name for name in names if name in still])
 
-    async def end(self, reason: str) -> None:
-        """Stop the runs, so that their journals say why, then close workers and scheduler."""
-        deadline = time.monotonic() + STOP_RUNS_S
-        for run in (await self._call("train_hello"))["runs"]:
-            await self._call("train_stop", run_id=run["run_id"], force=True, reason=reason)
-        while (await self._call("train_hello"))["runs"] and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
-        await self._scheduler.close(reason=reason)
-
-    async def _call(self, handler: str, **values: Any) -> Mapping[str, Any]:
-        answer = self._scheduler.handlers[handler](**values)
-        return dict(await answer if inspect.isawaitable(answer) else answer)
+    async def _hello(self) -> Mapping[str, Any]:
+        return dict(await self._scheduler.handlers["train_hello"]())
 
 
 def _set(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
