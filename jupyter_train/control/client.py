@@ -148,7 +148,7 @@ class ControllerClient:
 
     def _beside(self, worker: str) -> str:
         """``worker``, or another one on its host where it has left the cluster."""
-        present = {w["address"]: w["host"] for w in self.hello()["workers"]}
+        present: dict[str, str] = {w["address"]: w["host"] for w in self.hello()["workers"]}
         if worker in present:
             return worker
         host = worker.rpartition("://")[2].rpartition(":")[0]

@@ -24,7 +24,7 @@ from distributed.scheduler import WorkerState
 from jupyter_train._version import __version__
 from jupyter_train.control.dispatcher import Dispatcher
 from jupyter_train.control.live import LiveRun
-from jupyter_train.control.messages import ExitCause, RankExited, RankReady, StopRequested
+from jupyter_train.control.messages import ExitCause, RankExited, RankReady
 from jupyter_train.control.placement import natural_order
 from jupyter_train.errors import TrainError
 from jupyter_train.home import home, journals_folder, private_folder
@@ -204,10 +204,9 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
         """Have a run end; its state as of now comes back."""
         dispatcher = await self._ready()
         try:
-            run = dispatcher.run(run_id)
+            run = dispatcher.stop(run_id, force=force, reason=reason)
         except TrainError as error:
             return _refused(error)
-        dispatcher.feed(run, StopRequested(force=force, reason=reason))
         return {"state": str(run.machine.state)}
 
     # Messages from agents

@@ -75,6 +75,7 @@ class Dispatcher:
         self._held: dict[str, str] = {}  #: worker → the run whose rank it has
         self._tasks: set[asyncio.Task[None]] = set()
         self._retry: asyncio.TimerHandle | None = None
+        self._stopped_early: list[str] = []  #: ids of runs that were to be stopped before they came
         self._ended: list[str] = []  #: runs whose events are still in memory, oldest end first
         self._acts: dict[type[Command], Callable[[LiveRun, Any], None]] = {
             Announce: self._announce,
@@ -107,7 +108,21 @@ class Dispatcher:
         run = self.runs[spec.run_id] = LiveRun(spec)
         self._queue.append(spec.run_id)
         self.feed(run, Queued(queue_place=0))
+        if spec.run_id in self._stopped_early:
+            self.feed(run, StopRequested(reason="stopped while it was submitted"))
         self.place()
+        return run
+
+    def stop(self, run_id: str, *, force: bool, reason: str) -> LiveRun:
+        """Have a run end. The order may overtake the submission that it is for, and holds all the same.
+
+        Raises:
+            RunNotFound: this controller does not have it (yet).
+        """
+        if run_id not in self.runs:
+            self._stopped_early = [*self._stopped_early[-99:], run_id]
+        run = self.run(run_id)
+        self.feed(run, StopRequested(force=force, reason=reason))
         return run
 
     def run(self, run_id: str) -> LiveRun:

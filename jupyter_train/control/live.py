@@ -67,7 +67,7 @@ class LiveRun:
                 "module": "jupyter_train.errors" if told.cause != "launch" else "",
                 "message": told.message,
                 "frames": [],
-                "text": told.text or f"{told.type}: {told.message}",
+                "text": f"{told.type}: {told.message}" + (f"\n\n{told.text}" if told.text else ""),
                 "secondary": False,
                 "cause": told.cause,
             },

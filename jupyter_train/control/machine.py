@@ -37,14 +37,15 @@ from jupyter_train.control.messages import (
     WorkerLost,
 )
 from jupyter_train.control.placement import Place
-from jupyter_train.control.words import exit_sentence, lost_sentence, timeout_sentence
+from jupyter_train.control.words import closing_sentence, exit_sentence, lost_sentence, timeout_sentence
 from jupyter_train.record import RunState, legal_move
 
-# The agents keep the real deadlines (a stop is a kill after 4 s, a failure after 0.5 s). These are for
-# agents that do not answer, so they are long enough never to cut short a rank that still packs its result.
-STOP_NET_S = 20.0
-FAIL_NET_S = 5.0
-UNWIND_NET_S = 60.0
+# The agents keep the real deadlines: after a stop a cell has 4 s, after a failure elsewhere 0.5 s, and then
+# its rank 60 s or 5 s to write what comes back. These here are for agents that do not answer, so they
+# are longer than any of those.
+STOP_NET_S = 70.0
+FAIL_NET_S = 8.0
+UNWIND_NET_S = 70.0
 KILL_NET_S = 5.0
 
 
@@ -154,7 +155,11 @@ class RunMachine:
         if cause.kind == "done":
             yield from self._on_rank_ready(RankReady(attempt=given.attempt, rank=given.rank))
         elif cause.kind == "stopped":
-            yield from self._fail(f"RankLost: rank {given.rank} stopped by itself", is_secondary=True)
+            # Nobody here asked for it: an agent ends its ranks by itself only together with its worker.
+            message = closing_sentence(self.places[given.rank])
+            if self.verdict is None:
+                yield Report(rank=given.rank, type="RankLost", message=message, cause="lost")
+            yield from self._fail(f"RankLost: {message}", is_secondary=True)
         elif given.rank not in self._erred and self._is_open_for_a_cause:
             # Not by our own order, which comes after a verdict: nobody else will tell why.
             message = exit_sentence(given.rank, cause)

@@ -37,6 +37,13 @@ def lost_sentence(place: Place) -> str:
     )
 
 
+def closing_sentence(place: Place) -> str:
+    """A worker closed in the middle of a run, and took its rank with it."""
+    return (
+        f"rank {place.rank} was stopped by worker {place.name} on {place.host} ({place.worker}), which closes"
+    )
+
+
 def timeout_sentence(timeout_s: float) -> str:
     """The time given by --timeout is over."""
     return f"the run took longer than the {timeout_s:g} s that --timeout allows"

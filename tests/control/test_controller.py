@@ -359,6 +359,16 @@ async def test_a_stop_ends_the_ranks_gently(cluster: Cluster) -> None:
     assert await cluster.call("train_stop", run_id=run_id) == {"state": "CANCELLED"}
 
 
+@with_cluster(1)
+async def test_a_stop_that_overtakes_its_submission_holds(cluster: Cluster) -> None:
+    asked = spec(1)
+    reply = await cluster.call("train_stop", run_id=asked.run_id, force=True, reason="interrupted")
+    assert reply["error"]["type"] == "RunNotFound"
+    await cluster.call("train_submit", spec=asked.to_dict())
+    assert (await cluster.end(asked.run_id)).state == "CANCELLED"
+    assert not cluster.agent(0).calls("train_rendezvous")
+
+
 @with_cluster(1, FakeAgent("hang"))
 async def test_a_stop_while_starting_does_not_wait_for_the_launch(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch

@@ -204,6 +204,12 @@ def test_the_death_behind_a_consequence_becomes_the_reason() -> None:
     assert life.end[1].startswith("RankLost: the process of rank 1 was killed")
 
 
+def test_a_rank_that_ends_with_its_closing_worker_names_it() -> None:
+    life = Life(1).running()
+    assert reports(life.exits(0, STOPPED)) == [(0, "RankLost", "lost")]
+    assert life.end == (RunState.FAILED, "RankLost: rank 0 was stopped by worker 0 on h (w0), which closes")
+
+
 def test_leaving_by_exit_is_a_failure_even_with_code_zero() -> None:
     life = Life(1).running()
     life.exits(0, ExitCause(kind="exit", code=0))
