@@ -1,0 +1,284 @@
+"""Makes a rank's process run its cell data-parallel, and takes everything back."""
+
+from __future__ import annotations
+
+import functools
+import linecache
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from jupyter_train.errors import RanksDiverged
+from jupyter_train.runtime.parallel.patches import Patches
+from jupyter_train.runtime.parallel.remarks import Remarks
+
+if TYPE_CHECKING:
+    import torch
+    import torch.distributed as dist
+
+    from jupyter_train.runtime.observe import Observer
+    from jupyter_train.runtime.parallel.collectives import Collectives
+    from jupyter_train.runtime.parallel.feed import Feed, Pass
+    from jupyter_train.runtime.parallel.groups import Groups
+    from jupyter_train.runtime.parallel.header import Header
+    from jupyter_train.runtime.parallel.reducer import Reducer
+    from jupyter_train.runtime.parallel.rng import Streams
+    from jupyter_train.runtime.parallel.sites import Site
+    from jupyter_train.runtime.stopping import StopFlag
+
+
+class Parallel:
+    """What one rank has of the others. Main thread of a rank process.
+
+    Made by :func:`install`. On one rank, or with strategy "none", nothing but
+    the observer is patched, and the collectives make their groups when asked.
+    """
+
+    def __init__(
+        self, *, rank: int, world_size: int, make_groups: Callable[[], Groups], observer: Observer
+    ) -> None:
+        from jupyter_train.runtime.parallel.collectives import Collectives
+
+        self.rank = rank
+        self.world_size = world_size
+        self._make_groups = make_groups
+        self._groups: Groups | None = None
+        self._observer = observer
+        self._patches = Patches()
+        self._header: Header | None = None
+        self._reducer: Reducer | None = None
+        self._feed: Feed | None = None
+        self._streams: Streams | None = None
+        self._collectives: Collectives = Collectives(
+            ranks=world_size, groups=self._the_groups, before=self._before_collective
+        )
+
+    def _the_groups(self) -> Groups:
+        if self._groups is None:
+            self._groups = self._make_groups()
+        return self._groups
+
+    def _before_collective(self) -> None:
+        if self._header is not None:
+            from jupyter_train.runtime.parallel.header import Kind
+
+            self._header.post(Kind.COLLECTIVE, self._observer.sites.here())
+            self._header.check()
+
+    # -- for the cell, through ``train``
+
+    def sum(self, value: Any) -> Any:
+        """The sum over the ranks of a number, tensor or numpy array; collective."""
+        return self._collectives.sum(value)
+
+    def mean(self, value: Any) -> Any:
+        """The mean over the ranks of a number, tensor or numpy array; collective."""
+        return self._collectives.mean(value)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, by rank; collective."""
+        return self._collectives.gather(value)
+
+    # -- for the engine
+
+    @property
+    def is_split(self) -> bool:
+        """Batches are shared out and gradients averaged."""
+        return self._reducer is not None and self._reducer.active
+
+    def finish(self) -> None:
+        """The cell has ended here. Whoever still waits for this rank learns that it will not come."""
+        if self._header is not None:
+            from jupyter_train.runtime.parallel.header import Life
+
+            self._header.live(Life.FINISHED)
+
+    def fail(self, error: BaseException) -> None:
+        """The cell failed here: the others need not wait. Their error is PeerLost, or RanksDiverged if this one's is."""
+        if self._header is not None:
+            from jupyter_train.runtime.parallel.header import Life
+
+            self._header.live(Life.PARTED if isinstance(error, RanksDiverged) else Life.FAILED)
+        if self._groups is not None:
+            self._groups.close()
+
+    def close(self) -> None:
+        """Leave torch as it was; twice does nothing."""
+        self._observer.close()
+        self._observer.reducer = None
+        self._patches.undo()
+        if self._reducer is not None:
+            self._reducer.registry.forget_hooks()
+        if self._streams is not None:
+            self._streams.use(private=False)
+
+    # -- wiring
+
+    def _leave_alone(self, remarks: Remarks) -> None:
+        """The cell uses torch.distributed itself."""
+        if self._reducer is not None and self._reducer.active:
+            remarks.say("the cell starts torch.distributed itself: nothing is split or averaged for it")
+            self._reducer.active = False
+            self._observer.shares_curves = False
+        if self._feed is not None:
+            self._feed.active = False
+        if self._streams is not None:
+            self._streams.use(private=False)
+
+    def _split(
+        self, *, local_world_size: int, device: torch.device, per_rank: bool, stop: StopFlag, remarks: Remarks
+    ) -> None:
+        from jupyter_train.runtime.parallel.batchnorm import Statistics
+        from jupyter_train.runtime.parallel.feed import Feed
+        from jupyter_train.runtime.parallel.header import Header, Kind, make_board
+        from jupyter_train.runtime.parallel.reducer import Reducer
+        from jupyter_train.runtime.parallel.rng import Streams
+
+        observer, patches = self._observer, self._patches
+        groups = self._the_groups()
+        sites = observer.sites
+        self._header = header = Header(
+            make_board(groups, one_host=local_world_size == self.world_size), groups, sites
+        )
+        self._streams = streams = Streams(self.rank, device)
+        self._feed = feed = Feed(
+            rank=self.rank,
+            ranks=self.world_size,
+            per_rank=per_rank,
+            streams=streams,
+            sites=sites,
+            remarks=remarks,
+            fetching=observer.fetching,
+            fetched=observer.fetched,
+        )
+        self._reducer = reducer = Reducer(
+            groups=groups,
+            header=header,
+            sites=sites,
+            feed=feed,
+            remarks=remarks,
+            rates=lambda: observer.rates_key,
+            stop_requested=lambda: stop.requested,
+            on_stop=observer.agree_to_stop,
+            on_trained=functools.partial(_name_counters, remarks),
+        )
+
+        def before_statistics() -> None:
+            header.post(Kind.NORM, sites.here())
+            header.check()
+
+        def gather(row: torch.Tensor) -> torch.Tensor:
+            before_statistics()
+            return groups.all_gather(row)
+
+        def total(tensor: torch.Tensor) -> None:
+            before_statistics()
+            groups.all_sum(tensor)
+
+        def share() -> Any:
+            current = feed.current if reducer.active else None
+            return current.share if current is not None else None
+
+        streams.install(patches)
+        feed.install(patches)
+        Statistics(gather=gather, total=total, share=share).install(patches)
+        _watch_distributed(patches, lambda: self._leave_alone(remarks))
+        observer.rank = self.rank
+        observer.shares_curves = True
+        observer.reducer = reducer
+
+
+def install(
+    *,
+    rank: int,
+    world_size: int,
+    local_world_size: int,
+    store: dist.Store | None,
+    device: torch.device | str,
+    batch: Literal["global", "per-rank"] = "global",
+    strategy: Literal["auto", "none"] = "auto",
+    recorder: Any,
+    stop: StopFlag,
+    observer: Observer,
+    cell_file: str,
+) -> Parallel:
+    """Patch torch for the length of a cell; ``Parallel.close()`` takes it back.
+
+    Collective where batches are split. Main thread of a rank process, after the
+    random states are set and before the cell begins.
+
+    Args:
+        local_world_size: ranks on this host; where that is all of them, they
+            talk through shared memory.
+        store: of the run; None is allowed on one rank.
+        batch: "global": the batch size in the cell is that of all ranks
+            together; "per-rank": each rank takes one of the written size.
+        recorder: its ``remark`` says what is done otherwise than written.
+        observer: attached here, so that every run has its curves.
+        cell_file: the file name under which the cell was compiled.
+
+    Raises:
+        PeerLost: another rank vanished meanwhile.
+    """
+    import torch
+
+    where = torch.device(device)
+
+    def make_groups() -> Groups:
+        from jupyter_train.runtime.parallel.groups import Groups
+
+        assert store is not None, "a run of several ranks has a store"
+        return Groups(rank=rank, world_size=world_size, store=store, device=where)
+
+    parallel = Parallel(rank=rank, world_size=world_size, make_groups=make_groups, observer=observer)
+    if world_size > 1 and strategy == "auto":
+        remarks = Remarks(recorder.remark, rank=rank)
+        if _is_as_expected(remarks):
+            parallel._split(
+                local_world_size=local_world_size,
+                device=where,
+                per_rank=batch == "per-rank",
+                stop=stop,
+                remarks=remarks,
+            )
+    observer.attach()
+    return parallel
+
+
+def _is_as_expected(remarks: Remarks) -> bool:
+    import torch
+
+    from jupyter_train.runtime.parallel.selftest import graph_can_be_read, loaders_can_be_split
+
+    if loaders_can_be_split() and graph_can_be_read():
+        return True
+    remarks.say(
+        f"torch {torch.__version__} is not one that batches can be split with: every rank computes everything"
+    )
+    return False
+
+
+def _watch_distributed(patches: Patches, left_alone: Callable[[], None]) -> None:
+    import torch.distributed as dist
+
+    original = dist.init_process_group
+
+    @functools.wraps(original)
+    def init_process_group(*args: Any, **kwargs: Any) -> Any:
+        left_alone()
+        return original(*args, **kwargs)
+
+    patches.replace(dist, "init_process_group", init_process_group)
+    patches.replace(dist.distributed_c10d, "init_process_group", init_process_group)
+
+
+def _name_counters(remarks: Remarks, trained: Pass, site: Site) -> None:
+    """After the first backward of a split loop: say which of its lines count this rank's share only."""
+    if trained.backwards != 1 or trained.share is None:
+        return
+    from jupyter_train.runtime.parallel.counters import counters
+    from jupyter_train.runtime.parallel.sites import loss_name
+
+    source = linecache.getlines(trained.site.file)
+    for one in counters(source, loop_line=trained.site.line, losses={loss_name(site.text)}):
+        where = site.beside(one.line)
+        remarks.say(f"{where}: `{one.text}` adds up this rank's share of each batch only; {one.fix}")

@@ -1,0 +1,99 @@
+"""Agreeing between the ranks on what the parameters are, and that they start alike."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from jupyter_train.errors import RanksDiverged
+from jupyter_train.runtime.parallel.groups import Groups
+from jupyter_train.runtime.parallel.registry import Registry, in_names, leaves, owners
+from jupyter_train.runtime.parallel.remarks import Remarks
+
+
+class Learner:
+    """Finds parameters when a line's backward is seen for the first time, or when others came than planned. Collective."""
+
+    def __init__(self, registry: Registry, groups: Groups, remarks: Remarks) -> None:
+        self._registry = registry
+        self._groups = groups
+        self._remarks = remarks
+
+    def learn(self, roots: Iterable[Any], namespaces: Sequence[Mapping[str, Any]], where: str) -> None:
+        """Give numbers to the parameters in the graphs of ``roots`` and to those of the models they belong to.
+
+        A rank may hold names that others do not (a copy of the best model on
+        rank 0), and its graph may lack parameters that others use: only what all
+        ranks have under the same name is numbered by its name.
+
+        Raises:
+            RanksDiverged: the ranks' graphs hold different tensors that no name tells apart.
+        """
+        registry = self._registry
+        registry.wake()
+        unknown = [leaf for leaf in leaves(roots) if registry.number(leaf) is None]
+        names = owners(namespaces)
+        shapes = {name: _shapes(in_names(value)) for name, value in names.items()}
+        told = self._groups.exchange((len(unknown), shapes))
+        if not any(count for count, _ in told):
+            return
+        common = [
+            name for name in sorted(shapes) if all(theirs.get(name) == shapes[name] for _, theirs in told)
+        ]
+        fresh: list[torch.Tensor] = []
+        for name in common:
+            for parameter in in_names(names[name]):
+                if registry.number(parameter) is None and not any(parameter is one for one in fresh):
+                    fresh.append(parameter)
+        nameless = [leaf for leaf in unknown if not any(leaf is one for one in fresh)]
+        self._adopt(fresh, nameless, where)
+
+    def _adopt(self, fresh: Sequence[torch.Tensor], nameless: Sequence[torch.Tensor], where: str) -> None:
+        mine = [(_checksum(t), tuple(t.shape), isinstance(t, nn.Parameter)) for t in nameless]
+        told = self._groups.exchange(([_checksum(t) for t in fresh], mine))
+        for number, parameter in enumerate(fresh):
+            self._registry.learn(parameter)
+            if len({sums[number] for sums, _ in told}) > 1:
+                self._even_out(parameter, where)
+        lists = [theirs for _, theirs in told]
+        if any([shape[1:] for shape in theirs] != [shape[1:] for shape in lists[0]] for theirs in lists):
+            if all(not one[2] for theirs in lists for one in theirs):
+                return  # data that takes gradients, of each rank's own size
+            raise RanksDiverged(
+                f"{where}: the ranks' losses depend on different parameters, and no name tells which are the same"
+            )
+        for number, leaf in enumerate(nameless):
+            same = len({theirs[number][0] for theirs in lists}) == 1
+            if same or isinstance(leaf, nn.Parameter):
+                self._registry.learn(leaf)
+                if not same:
+                    self._even_out(leaf, where)
+
+    def _even_out(self, parameter: torch.Tensor, where: str) -> None:
+        self._remarks.say(
+            f"{where}: the ranks' initial weights differed (random numbers that are not seeded alike); rank 0's are used"
+        )
+        host = parameter.detach().to("cpu", copy=True).contiguous()
+        if self._groups.rank:
+            host.zero_()
+        self._groups.all_sum(host)
+        with torch.no_grad():
+            parameter.copy_(host)
+
+
+def _shapes(parameters: Iterable[torch.Tensor]) -> int:
+    """A digest of names' contents: how many parameters, of which shapes and types."""
+    return zlib.crc32(repr([(tuple(p.shape), str(p.dtype)) for p in parameters]).encode())
+
+
+def _checksum(tensor: torch.Tensor) -> int:
+    if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        return 0
+    data = tensor.detach().to("cpu").contiguous()
+    return zlib.crc32(
+        data.view(torch.uint8).numpy() if data.dim() else data.reshape(1).view(torch.uint8).numpy()
+    )

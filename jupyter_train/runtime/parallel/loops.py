@@ -1,0 +1,115 @@
+"""Does the loop over a loader train? Read from the bytecode of the loop's body and of the functions that it calls."""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import inspect
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from functools import lru_cache
+from types import CodeType, FrameType, FunctionType, MethodType
+from typing import Any
+
+DEEPEST = 4
+_BACKWARD = frozenset({"backward", "manual_backward"})
+_ENDS = ("STORE", "POP_TOP", "RETURN", "JUMP", "DELETE", "RAISE", "YIELD")
+
+
+class Loop(Enum):
+    """What a pass over a loader is for."""
+
+    TRAINS = "trains"
+    READS = "reads"  #: no backward in its body
+    UNKNOWN = "unknown"  #: not a for loop that can be read
+
+
+def kind_of(frame: FrameType) -> Loop:
+    """The loop that ``frame`` is about to begin, by ``for … in loader`` or around enumerate, zip, tqdm."""
+    body = _body(frame.f_code, frame.f_lasti)
+    if body is None:
+        return Loop.UNKNOWN
+    namespace = {**vars(builtins), **frame.f_globals, **frame.f_locals}
+    return Loop.TRAINS if _reaches_backward(body, namespace, DEEPEST, set()) else Loop.READS
+
+
+@lru_cache(maxsize=512)
+def _instructions(code: CodeType) -> tuple[dis.Instruction, ...]:
+    return tuple(dis.get_instructions(code))
+
+
+def _body(code: CodeType, at: int) -> tuple[dis.Instruction, ...] | None:
+    """Instructions of the body of the for loop that the instruction at offset ``at`` leads into; () for a comprehension."""
+    steps = _instructions(code)
+    position = next((k for k, step in enumerate(steps) if step.offset >= at), len(steps))
+    for number in range(position, len(steps)):
+        step = steps[number]
+        if step.opname.startswith("FOR_ITER"):
+            return tuple(s for s in steps if step.offset < s.offset < step.argval)
+        if step.opname == "GET_ITER":
+            after = next(
+                (s for s in steps[number + 1 :] if s.opname not in ("EXTENDED_ARG", "CACHE", "NOP")), None
+            )
+            if after is not None and after.opname in ("PRECALL", "CALL"):
+                return ()  # a comprehension or generator expression, a function of its own
+        elif number > position and step.opname.startswith(_ENDS):
+            return None
+    return None
+
+
+def _reaches_backward(
+    steps: tuple[dis.Instruction, ...], namespace: Mapping[str, Any], depth: int, seen: set[CodeType]
+) -> bool:
+    owner: Any = None
+    for step in steps:
+        name = step.argval if isinstance(step.argval, str) else ""
+        if step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            if name in _BACKWARD:
+                return True
+            owner = _attribute(owner, name)
+        elif step.opname.startswith(
+            ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FAST", "LOAD_DEREF", "LOAD_CLASSDEREF")
+        ):
+            owner = namespace.get(name)
+        else:
+            continue
+        for function in _functions(owner):
+            if depth and function.__code__ not in seen:
+                seen.add(function.__code__)
+                if _reaches_backward(_instructions(function.__code__), _names_of(function), depth - 1, seen):
+                    return True
+    return False
+
+
+def _attribute(owner: Any, name: str) -> Any:
+    if owner is None:
+        return None
+    try:
+        value = inspect.getattr_static(owner, name)
+    except AttributeError:
+        return None
+    return value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+
+
+def _functions(value: Any) -> Iterator[FunctionType]:
+    """The user's functions that calling ``value`` runs; libraries are not read."""
+    if isinstance(value, MethodType):
+        value = value.__func__
+    value = getattr(value, "__wrapped__", value) if isinstance(value, FunctionType) else value
+    if isinstance(value, FunctionType) and not _is_library(value):
+        yield value
+
+
+def _is_library(function: FunctionType) -> bool:
+    module = (function.__module__ or "").partition(".")[0]
+    return module in ("torch", "numpy", "torchvision", "tqdm", "jupyter_train", "builtins")
+
+
+def _names_of(function: FunctionType) -> dict[str, Any]:
+    names = {**vars(builtins), **function.__globals__}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            names[name] = cell.cell_contents
+        except ValueError:
+            continue  # not bound yet
+    return names

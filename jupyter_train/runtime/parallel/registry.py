@@ -1,0 +1,121 @@
+"""Which tensors are parameters, under numbers that are the same on all ranks."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+MOST_NODES = 200_000
+MOST_ITEMS = 1000
+
+
+class Registry:
+    """Numbers parameters in the order in which they are learned, which is the same on all ranks.
+
+    Nothing is kept alive by being known here. Main thread of a rank.
+
+    Args:
+        on_gradient: called with a parameter's number when its gradient is complete.
+    """
+
+    def __init__(self, on_gradient: Callable[[int], None]) -> None:
+        self._on_gradient = on_gradient
+        self._numbers: dict[int, tuple[int, weakref.ref[torch.Tensor]]] = {}
+        self._frozen: list[tuple[int, weakref.ref[torch.Tensor]]] = []  #: or not initialised yet: no hook
+        self._hooks: list[Any] = []
+        self.count = 0
+
+    def number(self, tensor: torch.Tensor) -> int | None:
+        """The number of a known parameter."""
+        known = self._numbers.get(id(tensor))
+        return known[0] if known is not None and known[1]() is tensor else None
+
+    def alive(self) -> dict[int, torch.Tensor]:
+        """All known parameters that are alive, by number."""
+        out = {}
+        for key, (number, ref) in list(self._numbers.items()):
+            tensor = ref()
+            if tensor is None:
+                del self._numbers[key]
+            else:
+                out[number] = tensor
+        return out
+
+    def learn(self, tensor: torch.Tensor) -> None:
+        """Give ``tensor`` the next number."""
+        if self.number(tensor) is None:
+            number = self.count
+            self.count += 1
+            self._numbers[id(tensor)] = (number, weakref.ref(tensor))
+            self._hook(number, tensor)
+
+    def _hook(self, number: int, tensor: torch.Tensor) -> None:
+        lazy = isinstance(tensor, nn.parameter.UninitializedTensorMixin)
+        if lazy or not tensor.requires_grad or not tensor.is_leaf:
+            self._frozen.append((number, weakref.ref(tensor)))
+            return
+        notify = self._on_gradient
+        self._hooks.append(tensor.register_post_accumulate_grad_hook(lambda _: notify(number)))
+
+    def wake(self) -> None:
+        """Watch those that have begun to take gradients."""
+        if self._frozen:
+            frozen, self._frozen = self._frozen, []
+            for number, ref in frozen:
+                tensor = ref()
+                if tensor is not None:
+                    self._hook(number, tensor)
+
+    def forget_hooks(self) -> None:
+        """Take the hooks off all parameters: the cell has ended."""
+        hooks, self._hooks = self._hooks, []
+        for hook in hooks:
+            hook.remove()
+
+
+def leaves(roots: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """The leaves of the graphs of ``roots`` (grad_fn nodes), in a fixed order."""
+    seen: set[Any] = set()
+    stack = [node for node in roots if node is not None]
+    while stack and len(seen) < MOST_NODES:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        stack.extend(child for child, _ in node.next_functions if child is not None)
+
+
+def owners(namespaces: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Names of the cell that hold models, optimizers or containers of them; the first namespace wins."""
+    out: dict[str, Any] = {}
+    for namespace in namespaces:
+        for name, value in list(namespace.items()):
+            if isinstance(name, str) and name not in out and next(in_names(value), None) is not None:
+                out[name] = value
+    return out
+
+
+def in_names(value: Any, depth: int = 3) -> Iterator[torch.Tensor]:
+    """Parameters owned by ``value``, in an order that is the same on all ranks; plain tensors are not told from data."""
+    if isinstance(value, nn.Module):
+        yield from value.parameters()
+    elif isinstance(value, torch.optim.Optimizer):
+        for group in value.param_groups:
+            yield from group["params"]
+    elif isinstance(value, nn.Parameter):
+        yield value
+    elif depth and isinstance(value, (list, tuple)) and len(value) <= MOST_ITEMS:
+        for one in value:
+            yield from in_names(one, depth - 1)
+    elif depth and isinstance(value, dict) and len(value) <= MOST_ITEMS:
+        for one in list(value.values()):
+            yield from in_names(one, depth - 1)
+    elif depth and type(value).__module__ == "__main__" and hasattr(value, "__dict__"):
+        for one in list(vars(value).values()):
+            yield from in_names(one, depth - 1)

@@ -1,0 +1,153 @@
+"""Which line of the user's code is calling: found by walking the stack past torch and us, and remembered per instruction."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import os
+import sys
+import sysconfig
+import zlib
+from dataclasses import dataclass, field
+from types import CodeType, FrameType
+
+LONGEST_NAME = 40
+_OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Site:
+    """One instruction of the user's code. Compared by identity: there is one per instruction."""
+
+    file: str
+    line: int  #: from 1, in ``file``
+    text: str  #: the call's own source, "" where there is none
+    key: int = field(default=0)  #: the same number on every rank: 31 bits of the file's name, 24 of the line
+
+    def __post_init__(self) -> None:
+        self.key = _file_key(self.file) << 24 | self.line & 0xFFFFFF
+
+    def __str__(self) -> str:
+        return _place(self.file, self.line)
+
+    def beside(self, line: int) -> str:
+        """Another line of the same file, in words."""
+        return _place(self.file, line)
+
+
+def _file_key(file: str) -> int:
+    return zlib.crc32(file.encode()) & 0x7FFFFFFF
+
+
+def _place(file: str, line: int) -> str:
+    return f"line {line}" if file.startswith("<") else f"{os.path.basename(file)}:{line}"
+
+
+class Sites:
+    """Finds the innermost frame that is neither torch's nor ours nor an installed package's.
+
+    Where only packages call (a trainer library), the outermost of those stands
+    for them. Main thread of a rank; no locking.
+    """
+
+    def __init__(self, cell_file: str) -> None:
+        import torch
+
+        self.cell_file = cell_file
+        paths = sysconfig.get_paths()
+        self._torch = os.path.dirname(torch.__file__) + os.sep
+        self._packages = tuple({paths[k] + os.sep for k in ("stdlib", "platstdlib", "purelib", "platlib")})
+        self._foreign: dict[CodeType, bool] = {}
+        self._sites: dict[tuple[CodeType, int], Site] = {}
+        self._files = {_file_key(cell_file): cell_file}
+
+    def _is_foreign(self, code: CodeType) -> bool:
+        file = code.co_filename
+        if file == self.cell_file:
+            return False
+        if file.startswith((_OURS, self._torch)) or file.startswith("<frozen "):
+            return True
+        return file.startswith(self._packages)
+
+    def frame(self, depth: int = 1) -> FrameType | None:
+        """The user's frame, looking from ``depth`` callers up."""
+        frame: FrameType | None = sys._getframe(depth)
+        last: FrameType | None = None
+        foreign = self._foreign
+        while frame is not None:
+            code = frame.f_code
+            known = foreign.get(code)
+            if known is None:
+                known = foreign[code] = self._is_foreign(code)
+            if not known:
+                return frame
+            last = frame
+            frame = frame.f_back
+        return last
+
+    def here(self, depth: int = 2) -> Site:
+        """The site of the call that is under way, looking from ``depth`` callers up."""
+        frame = self.frame(depth)
+        if frame is None:
+            return self._add(Site(file="?", line=0, text=""))
+        return self.of(frame)
+
+    def of(self, frame: FrameType) -> Site:
+        """The site at which ``frame`` stands."""
+        key = (frame.f_code, frame.f_lasti)
+        site = self._sites.get(key)
+        if site is None:
+            site = Site(file=frame.f_code.co_filename, line=frame.f_lineno, text=_call_text(frame))
+            self._sites[key] = self._add(site)
+        return site
+
+    def _add(self, site: Site) -> Site:
+        self._files.setdefault(site.key >> 24, site.file)
+        return site
+
+    def place(self, key: int) -> str:
+        """The line with that key, on whichever rank it was reached."""
+        file = self._files.get(key >> 24)
+        return f"line {key & 0xFFFFFF} of another file" if file is None else _place(file, key & 0xFFFFFF)
+
+
+def _call_text(frame: FrameType) -> str:
+    """Source of the instruction at which ``frame`` stands; its whole line where Python kept no columns."""
+    code = frame.f_code
+    positions = list(code.co_positions())
+    at = frame.f_lasti // 2
+    line, end_line, start, end = positions[at] if at < len(positions) else (None, None, None, None)
+    if line is None or end_line is None or start is None or end is None:
+        return linecache.getline(code.co_filename, frame.f_lineno, frame.f_globals).strip()
+    lines = [linecache.getline(code.co_filename, n, frame.f_globals) for n in range(line, end_line + 1)]
+    raw = [text.encode() for text in lines]
+    raw[-1] = raw[-1][:end]
+    raw[0] = raw[0][start:]
+    return b"".join(raw).decode(errors="replace").strip()
+
+
+def loss_name(text: str) -> str:
+    """What the cell calls the loss in the call ``text``: its own expression, trimmed; "loss" where it is a call or unreadable.
+
+    ``loss.backward()`` → ``loss``; ``(d_real + d_fake).backward()`` → ``d_real + d_fake``;
+    ``scaler.scale(loss).backward()`` → ``loss``.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        return "loss"
+    if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Attribute):
+        return "loss"
+    value: ast.expr = tree.func.value
+    on_module = isinstance(value, ast.Name) and value.id in ("accelerator", "fabric", "self", "autograd")
+    if tree.args and (on_module or isinstance(value, ast.Attribute)) and tree.func.attr != "item":
+        value = tree.args[0]
+    if isinstance(value, ast.Call):
+        scaled = isinstance(value.func, ast.Attribute) and value.func.attr == "scale" and len(value.args) == 1
+        if not scaled:
+            return "loss"
+        value = value.args[0]
+    if isinstance(value, (ast.Call, ast.List, ast.Tuple)):
+        return "loss"
+    name = " ".join(ast.unparse(value).split())
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"

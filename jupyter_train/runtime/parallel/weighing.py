@@ -1,0 +1,192 @@
+"""How much one rank's loss counts, agreed with the others before its backward starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from jupyter_train.runtime.parallel.errors import NotSplittable
+from jupyter_train.runtime.parallel.groups import Groups
+from jupyter_train.runtime.parallel.header import Header, Kind
+from jupyter_train.runtime.parallel.loss import (
+    Law,
+    Part,
+    Profile,
+    Reading,
+    amounts,
+    expected,
+    factors,
+    in_proportion,
+    refusal,
+    settle,
+    walk,
+)
+from jupyter_train.runtime.parallel.remarks import Remarks
+from jupyter_train.runtime.parallel.shares import Share
+from jupyter_train.runtime.parallel.sites import Site
+
+NAN = float("nan")
+
+
+@dataclass(slots=True)
+class Weights:
+    """What is done to one backward so that the average of the ranks' gradients is that of one process."""
+
+    digest: int = 0  #: of the loss's structure, compared between ranks
+    root: float = 1.0  #: factor of the whole loss
+    nodes: list[tuple[Any, float]] = field(default_factory=list)  #: factors of single terms
+    value: float = 1.0  #: the global loss is the sum of ``value`` times each rank's loss; NaN: not known
+    amount: float = 0.0  #: what was supposed of this rank, to be checked by all afterwards
+    law: Law | None = None  #: what the check goes by; None: exact already
+
+
+class Weigher:
+    """Knows the losses of all lines. Main thread of a rank; a line's first loss is read together with the other ranks."""
+
+    def __init__(
+        self,
+        *,
+        groups: Groups,
+        header: Header,
+        remarks: Remarks,
+        is_weight: Callable[[torch.Tensor], bool],
+        ask_uneven: Callable[[], None],
+    ) -> None:
+        self._groups = groups
+        self._header = header
+        self._remarks = remarks
+        self._is_weight = is_weight
+        self._ask_uneven = ask_uneven
+        self._profiles: dict[Site, list[Profile]] = {}
+
+    def read(self, site: Site, root: torch.Tensor) -> tuple[Profile, Reading] | None:
+        """What is known of the loss ``root`` of that line; None where it has to be studied first."""
+        node = root.grad_fn
+        for profile in self._profiles.get(site, ()):
+            reading = walk(node, guide=profile.reading, batch_sizes=(), where="", is_weight=self._is_weight)
+            if reading is not None and profile.is_settled:
+                return profile, reading
+        return None
+
+    def study(self, site: Site, root: torch.Tensor, share: Share) -> tuple[Profile, Reading]:
+        """Read the loss ``root`` for the first time, together with the other ranks. Collective.
+
+        Raises:
+            NotSplittable: it cannot be put together from shares.
+        """
+        reading: Reading | None = None
+        why = ""
+        try:
+            size = share.mine or 1
+            reading = walk(
+                root.grad_fn, guide=None, batch_sizes=(size,), where=str(site), is_weight=self._is_weight
+            )
+        except NotSplittable as error:
+            why = str(error)
+        mine = None if reading is None else amounts(reading, share=share.mine, is_empty=share.is_empty)
+        doubt = reading.doubt if reading is not None else ""
+        told = self._groups.exchange((why, reading.digest if reading is not None else 0, mine, doubt))
+        for theirs, _, _, _ in told:
+            if theirs:
+                raise NotSplittable(theirs)
+        assert reading is not None
+        if len({digest for _, digest, _, _ in told}) > 1:
+            raise refusal(str(site), "it is made of different terms on different ranks")
+        if all(doubt for (_, _, _, doubt), size in zip(told, share.sizes, strict=True) if size):
+            raise refusal(str(site), next(doubt for _, _, _, doubt in told if doubt))
+        profile = settle(reading, [row for _, _, row, _ in told if row is not None], share.sizes)
+        self._say_what_is_supposed(site, profile)
+        self._keep(site, profile)
+        if not profile.is_settled:
+            self._ask_uneven()
+        return profile, reading
+
+    def _keep(self, site: Site, profile: Profile) -> None:
+        known = self._profiles.setdefault(site, [])
+        known[:] = [one for one in known if one.reading.digest != profile.reading.digest]
+        known.insert(0, profile)
+
+    def _say_what_is_supposed(self, site: Site, profile: Profile) -> None:
+        for term in profile.reading.terms:
+            if term.part is Part.OPAQUE:
+                self._remarks.say(
+                    f"{site}: the loss comes out of {term.node.name()}, which cannot be looked into; "
+                    "ranks are weighted by their number of samples"
+                )
+            if term.part is Part.SUM and term.by_tensor:
+                self._remarks.say(
+                    f"{site}: the loss is divided by a tensor, taken to be a sum over the batch"
+                )
+
+    def weigh(self, profile: Profile, reading: Reading, share: Share, *, exactly: bool) -> Weights:
+        """The factors of this backward.
+
+        Args:
+            exactly: ask the other ranks instead of supposing that their amounts
+                are in proportion to their shares (one all-gather).
+        """
+        rank, sizes = share.rank, share.sizes
+        if not reading.terms:
+            return Weights(digest=reading.digest, value=1.0 / len(sizes))
+        raw = amounts(reading, share=share.mine or 1, is_empty=False)
+        if not exactly and len(raw) == 1 and share.is_even and profile.laws[0] is Law.SHARE:
+            weights = Weights(digest=reading.digest, value=1.0 / len(sizes))  # by far the most frequent
+        else:
+            if exactly:
+                row = torch.tensor([0.0] * len(raw) if share.is_empty else raw, dtype=torch.float64)
+                rows: Sequence[Sequence[float]] = self._groups.all_gather(row).tolist()
+            else:
+                rows = expected(profile, raw, sizes, rank)
+            weights = _weights(reading, factors(profile, rows, sizes, rank), share)
+        if not exactly and len(raw) == 1:
+            weights.law = profile.laws[0]
+            weights.amount = 0.0 if share.is_empty else raw[0]
+        return weights
+
+    def distrust(self, site: Site, digest: int) -> None:
+        """The supposition was wrong: from now on the ranks ask each other."""
+        for profile in self._profiles.get(site, ()):
+            if profile.reading.digest == digest:
+                profile.needs_exchange = True
+
+
+def _weights(reading: Reading, values: list[float], share: Share) -> Weights:
+    ranks = len(share.sizes)
+    part = share.mine / share.total
+    by_share = all(abs(value - ranks * part) <= 1e-12 * ranks for value in values)
+    alike = all(value == values[0] for value in values)
+    weights = Weights(digest=reading.digest)
+    if by_share:
+        weights.value = part
+    elif alike and not reading.has_weights:
+        weights.value = values[0] / ranks
+    else:
+        weights.value = NAN
+    if alike and not reading.has_weights and values[0] != 0.0:
+        weights.root = values[0]
+    else:
+        weights.nodes = [
+            (term.node, value) for term, value in zip(reading.terms, values, strict=True) if value != 1.0
+        ]
+    return weights
+
+
+def corrected(supposed: Weights, law: Law, told: Sequence[float], share: Share) -> float | None:
+    """By what this rank's gradients must be multiplied, now that all amounts are known; None where all was right.
+
+    The same answer (None or not) on every rank.
+    """
+    if in_proportion(told, law, share.sizes):
+        return None
+    ranks, rank = len(share.sizes), share.rank
+    used = supposed.root if not supposed.nodes else supposed.nodes[0][1]
+    total = sum(told)
+    # A sum whose divisor differs between the ranks is no plain sum: its divisor is one of shares.
+    exact = ranks * told[rank] / total if total else 1.0
+    return exact / used if used else 0.0
+
+
+__all__ = ["Kind", "Weigher", "Weights", "corrected"]
