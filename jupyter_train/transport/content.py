@@ -1,0 +1,202 @@
+"""Captured bytes as files named by their hash: the same data is written and sent once.
+
+One folder per host and user holds them (``<home>/content/<xx>/<key>``). The
+kernel writes into it, agents receive into it, and every rank of the host maps
+the same file privately, so that four ranks share one copy of a data set and
+what a rank writes stays its own.
+
+The hash is xxh3_128: quick (2 GB in under 0.1 s), not proof against an
+adversary. Folders are therefore readable by their owner only.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import re
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import xxhash
+
+from jupyter_train.home import private_folder
+from jupyter_train.record import ContentRef
+
+KEY = re.compile(r"[0-9a-f]{32}")
+
+Buffer = bytes | bytearray | memoryview
+
+#: A part that nobody has added to for so long was left by a sender that died.
+STALE_PART_S = 24 * 3600.0
+
+
+class ContentStore:
+    """Files of one folder by their hash. Any number of processes may use the folder at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    def path(self, key: str) -> Path:
+        """Where the bytes of ``key`` lie, whether they are there or not.
+
+        Raises:
+            ValueError: ``key`` is no hash; nothing else may become a path.
+        """
+        if not KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is not the key of captured data")
+        return self.folder / key[:2] / key
+
+    def has(self, key: str) -> bool:
+        """Whether all bytes of ``key`` are here."""
+        return self.path(key).is_file()
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of ``keys`` that are not here, in order; the others are marked as used."""
+        return [key for key in keys if not self._touch(self.path(key))]
+
+    def put(self, *buffers: Buffer, key: str | None = None) -> ContentRef:
+        """Write ``buffers`` as one file, unless a file with these bytes is there already.
+
+        Args:
+            buffers: the bytes, one after the other.
+            key: their hash, where the caller has it already.
+
+        Raises:
+            OSError: no room, or the folder cannot be written.
+        """
+        views = [view for view in (memoryview(b).cast("B") for b in buffers) if view.nbytes]
+        if key is None:
+            digest = xxhash.xxh3_128()
+            for view in views:
+                digest.update(view)
+            key = digest.hexdigest()
+        ref = ContentRef(key=key, size_bytes=sum(view.nbytes for view in views))
+        path = self.path(ref.key)
+        if self._touch(path, size_bytes=ref.size_bytes):
+            return ref
+        private_folder(path.parent)
+        part = path.with_name(f"{ref.key}.{os.getpid()}-{threading.get_ident()}.part")
+        try:
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(descriptor, "wb", buffering=0) as file:
+                for view in views:
+                    _write_all(file.fileno(), view)
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        return ref
+
+    def map(self, key: str) -> memoryview:
+        """The bytes of ``key`` in memory: writable, private to this process, read from disk as they are touched.
+
+        Raises:
+            FileNotFoundError: they are not here.
+        """
+        descriptor = os.open(self.path(key), os.O_RDONLY)
+        try:
+            size = os.fstat(descriptor).st_size
+            if not size:
+                return memoryview(bytearray())
+            access = mmap.PROT_READ | mmap.PROT_WRITE
+            return memoryview(mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=access))
+        finally:
+            os.close(descriptor)
+
+    def receive(self, key: str, offset: int, total: int, data: Buffer) -> bool:
+        """Add one chunk of ``key``; chunks come in order, a chunk twice does no harm.
+
+        Returns:
+            Whether all ``total`` bytes are here now. The last chunk checks the hash.
+
+        Raises:
+            ValueError: a chunk was left out, or the bytes do not have the hash ``key``.
+            OSError: no room, or the folder cannot be written.
+        """
+        path = self.path(key)
+        if self._touch(path, size_bytes=total):
+            return True
+        private_folder(path.parent)
+        part = path.with_name(f"{key}.part")
+        view = memoryview(data).cast("B")
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            here = os.fstat(descriptor).st_size
+            if not 0 <= offset <= here or offset + view.nbytes > total:
+                raise ValueError(f"chunk at {offset} of {key}: expected one at {here} of {total} bytes")
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            _write_all(descriptor, view)
+            if os.fstat(descriptor).st_size < total:
+                return False
+            if not _has_hash(descriptor, key):
+                part.unlink(missing_ok=True)
+                raise ValueError(f"the bytes received for {key} do not have that hash; send them again")
+        finally:
+            os.close(descriptor)
+        try:
+            os.replace(part, path)
+        except FileNotFoundError:
+            # Two kernels sent the same data, and the other's last chunk came first.
+            return self.has(key)
+        return True
+
+    def prune(self, max_bytes: int, *, min_age_s: float = 3600.0, now: float | None = None) -> int:
+        """Remove what was used least recently until at most ``max_bytes`` are left.
+
+        What was used within ``min_age_s`` stays: a queued run may still need
+        it. Files that a rank has mapped may go, their pages live on.
+
+        Returns:
+            The number of bytes removed.
+        """
+        clock = time.time() if now is None else now
+        files: list[tuple[float, int, Path]] = []
+        removed = 0
+        for path in self.folder.glob("??/*"):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                continue
+            if path.name.endswith(".part"):
+                if clock - stat.st_mtime > STALE_PART_S:
+                    path.unlink(missing_ok=True)
+                    removed += stat.st_size
+                continue
+            files.append((stat.st_mtime, stat.st_size, path))
+        left = sum(size for _, size, _ in files)
+        for used, size, path in sorted(files):
+            if left <= max_bytes or clock - used < min_age_s:
+                break
+            path.unlink(missing_ok=True)
+            left -= size
+            removed += size
+        return removed
+
+    def _touch(self, path: Path, *, size_bytes: int | None = None) -> bool:
+        try:
+            if size_bytes is not None and path.stat().st_size != size_bytes:
+                return False
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def _write_all(descriptor: int, view: memoryview) -> None:
+    """Write all of ``view``. ``write`` fails where a full disk would kill a writer through a mapping."""
+    while view.nbytes:
+        written = os.write(descriptor, view[: 1 << 30])
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        view = view[written:]
+
+
+def _has_hash(descriptor: int, key: str) -> bool:
+    size = os.fstat(descriptor).st_size
+    if not size:
+        return xxhash.xxh3_128_hexdigest(b"") == key
+    with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as mapped:
+        return xxhash.xxh3_128_hexdigest(mapped) == key

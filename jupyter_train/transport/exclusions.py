@@ -1,0 +1,22 @@
+"""Names of the notebook's namespace that are IPython's or ours, not the user's."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+_IPYTHON = re.compile(r"In|Out|get_ipython|exit|quit|_+|_i+|_i?\d+|_[iod]h|_exit_code|__.*__")
+
+
+def is_users(name: str, value: Any) -> bool:
+    """Whether ``name`` may travel with ``value``: neither IPython's own nor ``train``."""
+    if _IPYTHON.fullmatch(name):
+        return False
+    if type(value).__module__ == "jupyter_train.runtime.train":
+        return name != "train"
+    if name == "open":
+        # IPython puts a guarded open() into the namespace; a rank has the real one.
+        shell = sys.modules.get("IPython.core.interactiveshell")
+        return shell is None or value is not getattr(shell, "_modified_open", None)
+    return True

@@ -1,0 +1,100 @@
+"""The rank's side of a capture: the files into a fresh namespace, and what is kept to see changes."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jupyter_train.errors import CaptureError
+from jupyter_train.record import ContentRef
+from jupyter_train.transport.capture import FORMAT, Envelope
+from jupyter_train.transport.content import ContentStore
+from jupyter_train.transport.memory import Regions
+from jupyter_train.transport.pickling import RESERVED, Namespace, Reader, Receiver, drop_temporaries
+from jupyter_train.transport.schedulers import track_steps
+from jupyter_train.transport.snapshot import Snapshots
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Loaded:
+    """A capture as one process has it, before the cell runs."""
+
+    names: tuple[str, ...]
+    random_state: dict[str, Any] | None  #: see ``randomness.random_state``; None: the run has a seed
+    objects: tuple[Any, ...] = field(repr=False)  #: by number; None where the kernel or we have none
+    snapshots: Snapshots = field(repr=False)
+    bindings: Namespace = field(repr=False)  #: the namespace as it was
+
+
+def load_capture(
+    refs: Sequence[ContentRef], content: ContentStore, namespace: Namespace, *, device: str | None = None
+) -> Loaded:
+    """Fill ``namespace`` with what was captured.
+
+    Args:
+        refs: as ``Capture.refs``; their files are in ``content``.
+        content: the folder of this host.
+        namespace: of the process's ``__main__``.
+        device: where tensors go that lay on an accelerator in the notebook; None: the CPU.
+
+    Raises:
+        CaptureError: a module of the notebook cannot be imported here, or an
+            object cannot be rebuilt.
+    """
+    objects, envelope, regions = load_objects(refs, content, namespace, device=device)
+    drop_temporaries(objects)
+    for number in envelope.dropped.tolist():
+        objects[number] = None
+    track_steps(objects)
+    return Loaded(
+        names=envelope.names,
+        random_state=envelope.random_state,
+        objects=tuple(objects),
+        snapshots=Snapshots(objects, regions),
+        bindings=dict(namespace),
+    )
+
+
+def load_objects(
+    refs: Sequence[ContentRef], content: ContentStore, namespace: Namespace, *, device: str | None = None
+) -> tuple[list[Any], Envelope, Regions]:
+    """Fill ``namespace`` and return every object by its number.
+
+    Raises:
+        CaptureError: as :func:`load_capture`.
+    """
+    envelope = pickle.loads(content.map(refs[0].key))
+    if not isinstance(envelope, Envelope) or envelope.format != FORMAT:
+        raise CaptureError("the capture was written by another version of jupyter_train")
+    files: dict[int, memoryview] = {}
+
+    def region(index: int) -> memoryview:
+        file, offset = envelope.placement[index].tolist()
+        if file not in files:
+            files[file] = content.map(refs[2 + file].key)
+        return files[file][offset : offset + int(envelope.layout.lengths[index])]
+
+    receiver = Receiver(namespace, Regions(envelope.layout, region, device=device))
+    collecting = gc.isenabled()
+    gc.disable()  # nothing that is being loaded is garbage
+    name = ""
+    try:
+        for name in envelope.imports:
+            importlib.import_module(name)
+        reader = Reader(content.map(refs[1].key), receiver, buffers=envelope.buffers)
+        for name in envelope.names:
+            namespace[name] = reader.load()
+    except ImportError as error:
+        raise CaptureError(f"{name} needs a module that the workers do not have: {error}") from error
+    except Exception as error:
+        raise CaptureError(
+            f"{name} could not be rebuilt on the rank: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        if collecting:
+            gc.enable()
+    return reader.objects()[RESERVED:], envelope, receiver.regions
