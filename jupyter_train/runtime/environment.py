@@ -65,24 +65,18 @@ def seed_everything(spec: RunSpec, state: Mapping[str, Any] | None) -> None:
     import numpy as np
     import torch
 
+    from jupyter_train.transport.randomness import restore_random_state
+
     if spec.seed is not None:
         torch.manual_seed(spec.seed)
         np.random.seed(spec.seed % 2**32)
         random.seed(spec.seed)
         return
-    state = state or {}
-    if state.get("torch") is not None:
-        torch.set_rng_state(torch.as_tensor(state["torch"]))
     own = int.from_bytes(hashlib.sha256(spec.run_id.encode()).digest()[:4])
-    if state.get("numpy") is not None:
-        np.random.set_state(state["numpy"])
-    else:
-        np.random.seed(own)
-    if state.get("random") is not None:
-        version, internal, gauss = state["random"]
-        random.setstate((version, tuple(internal), gauss))
-    else:
-        random.seed(own)
+    np.random.seed(own)
+    random.seed(own)
+    if state is not None:
+        restore_random_state(dict(state))
 
 
 def _enter_folder(cwd: str, remark: Callable[[str], None]) -> None:

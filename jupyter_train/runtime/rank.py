@@ -128,7 +128,6 @@ class _Rank:
                 recorder=recorder,
                 observer=observer,
                 collectives=parallel,
-                stop=self._stop,
             )
         )
         namespace.setdefault("train", train)
@@ -137,6 +136,8 @@ class _Rank:
         recorder.flush()  # a crash on the cell's first line is a crash of a running run
         outcome = self._execute(codes, namespace, parallel)
         recorder.word(FrameKind.LEFT)
+        parallel.close()  # before anything is pickled: its hooks hang on the user's own objects
+        observer.close()
         if namespace.get("train") is train:
             del namespace["train"]
         if job.rank == 0:

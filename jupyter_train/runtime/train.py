@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from jupyter_train.runtime.stopping import StopFlag
-
 if TYPE_CHECKING:
     import torch
 
@@ -38,10 +36,14 @@ class Collectives(Protocol):
         """The ranks' values, by rank."""
 
 
-class CountsSteps(Protocol):
-    """Who knows how many optimizer steps were done."""
+class Watches(Protocol):
+    """Who follows the training loop: `jupyter_train.runtime.observe.Observer`."""
 
-    step: int
+    step: int  #: optimizer steps done
+
+    @property
+    def should_stop(self) -> bool:
+        """A stop was asked for and agreed. Whoever reads it ends the loop by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +56,8 @@ class Place:
     device: torch.device
     params: Mapping[str, Any]
     recorder: Recorder
-    observer: CountsSteps
+    observer: Watches
     collectives: Collectives
-    stop: StopFlag
 
 
 class Train:
@@ -106,8 +107,11 @@ class Train:
 
     @property
     def should_stop(self) -> bool:
-        """Whether an interrupt, ``%train stop`` or the time-out asked for an end; the same on all ranks at one step."""
-        return self._place.stop.requested if self._place else False
+        """Whether an interrupt, ``%train stop`` or the time-out asked for an end; the same on all ranks at one step.
+
+        A cell that reads it ends its loop by itself, in its own time: up to 2 s, as everything that is to stop.
+        """
+        return self._place.observer.should_stop if self._place else False
 
     def log(self, step: int | None = None, **metrics: float | torch.Tensor) -> None:
         """Record numbers or tensors with one element, under their names.

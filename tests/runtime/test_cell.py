@@ -1,0 +1,76 @@
+"""The cell as code: the notebook's line numbers, its last value, its coroutines."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from jupyter_train.runtime.cell import cell_file, compile_cell, execute, new_main
+
+
+@pytest.fixture
+def namespace() -> Iterator[dict[str, Any]]:
+    main = sys.modules["__main__"]
+    yield new_main()
+    sys.modules["__main__"] = main
+
+
+def run(source: str, namespace: dict[str, Any], first_line: int = 2) -> None:
+    execute(compile_cell(source, file=cell_file("digits"), first_line=first_line), namespace)
+
+
+def test_lines_are_numbered_as_in_the_notebook(namespace: dict[str, Any]) -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        run("x = 1\n\nx / 0", namespace, first_line=4)
+    last = traceback.extract_tb(caught.value.__traceback__)[-1]
+    assert (last.filename, last.lineno, last.line) == ("<train digits>", 6, "x / 0")
+    assert linecache.getline("<train digits>", 4) == "x = 1\n"
+
+
+def test_a_syntax_error_has_the_notebooks_line() -> None:
+    with pytest.raises(SyntaxError) as caught:
+        compile_cell("x = 1\ny = = 2", file="<train a>", first_line=3)
+    assert caught.value.lineno == 4
+
+
+def test_the_cell_is_main(namespace: dict[str, Any]) -> None:
+    run("import sys\nname = __name__\nsame = sys.modules['__main__'].__dict__ is globals()", namespace)
+    assert namespace["name"] == "__main__"
+    assert namespace["same"]
+
+
+def test_the_last_value_is_shown(namespace: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    run("x = 20\nx + 1", namespace)
+    assert capsys.readouterr().out == "21\n"
+
+
+@pytest.mark.parametrize("source", ["x = 3", "print", "None", "4;"])
+def test_what_a_notebook_does_not_show_is_not_shown(
+    source: str, namespace: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(source, namespace)
+    assert capsys.readouterr().out in ("", "<built-in function print>\n")
+
+
+def test_await_works_at_top_level(namespace: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    run("import asyncio\nawait asyncio.sleep(0)\nasync def f(): return 5\nawait f()", namespace)
+    assert capsys.readouterr().out == "5\n"
+
+
+def test_future_lines_hold_for_the_whole_cell(namespace: dict[str, Any]) -> None:
+    run("from __future__ import annotations\ndef f(x: Unknown): ...\nf.__annotations__", namespace)
+    assert namespace["f"].__annotations__ == {"x": "Unknown"}
+
+
+def test_our_own_future_lines_do_not_leak_into_the_cell(namespace: dict[str, Any]) -> None:
+    with pytest.raises(NameError):
+        run("def f(x: Unknown): ...", namespace)
+
+
+def test_an_empty_cell_does_nothing(namespace: dict[str, Any]) -> None:
+    run("# nothing", namespace)
