@@ -7,6 +7,7 @@ current one. Nothing here is printed: remarks lie in `Connection.remarks`.
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 import threading
@@ -80,8 +81,8 @@ class Session:
             self._forget_if_forked()
             connection = self._current if name is None else self._known(name)
             if connection is not None and connection.is_alive:
-                self._drop(connection)
                 connection.stop()
+                self._drop(connection)
                 return connection.name
             record = self._record(name or "local")
             if record is None:
@@ -116,6 +117,8 @@ class Session:
     def _resolve(self, name: str, ranks: int | None) -> Connection:
         if name == "local":
             return self._local(ranks)
+        if HOST_AND_PORT.fullmatch(name):
+            name = f"tcp://{name}"
         known = self._known(name)
         if known is not None:
             if known.is_alive:
@@ -125,8 +128,6 @@ class Session:
         record = self._record(name)
         if record is not None:
             return self._connect_record(record)
-        if HOST_AND_PORT.fullmatch(name):
-            name = f"tcp://{name}"
         if ADDRESS.fullmatch(name):
             return self._connect(name, name=name, kind="address", security=None)
         raise ClusterError(_no_cluster(name))
@@ -191,6 +192,9 @@ class Session:
     ) -> Connection:
         from distributed import Client
 
+        from jupyter_train.cluster.loopthread import LoopThread
+
+        thread = LoopThread()
         try:
             client = Client(
                 address,
@@ -198,18 +202,24 @@ class Session:
                 set_as_default=False,
                 timeout=CONNECT_TIMEOUT_S,
                 name="kernel",
+                loop=thread.loop,
             )
-        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+        except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
+            thread.end()
             raise ClusterUnreachable(
                 f"nothing answers at {address}: {_first_line(error)}. Is a Dask scheduler running there, can this "
                 "machine reach it, and does it use TLS (tls://) with the certificates of your Dask config?"
             ) from error
         try:
-            return self._take(client, name=name, kind=kind, record=record, home=home)
+            connection = self._take(client, name=name, kind=kind, record=record, home=home)
         except BaseException:
             with suppress(OSError, TimeoutError):
                 client.close(timeout=2)
+            thread.end()
             raise
+        connection.loop_ends = thread.end
+        logging.getLogger("distributed.client").addFilter(self._is_news)
+        return connection
 
     def _from_client(self, client: Client) -> Connection:
         for connection in self._connections.values():
@@ -264,6 +274,11 @@ class Session:
         self._connections.pop(connection.address, None)
         if self._current is connection:
             self._current = None
+
+    def _is_news(self, record: logging.LogRecord) -> bool:
+        """Whether a line of Dask's client is for the user: that one of our clusters ended is not."""
+        lost = str(record.msg).startswith("Failed to reconnect to scheduler")
+        return not lost or all(c.client.status == "running" for c in list(self._connections.values()))
 
     def _forget_if_forked(self) -> None:
         """A forked child must not speak on its parent's sockets."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -52,6 +52,7 @@ class Connection:
         self.record = record
         self.remarks: list[str] = []
         self.home = home
+        self.loop_ends: Callable[[], object] = lambda: None  #: ends the event loop that was started for it
 
     def __repr__(self) -> str:
         return f"<Connection to {self.name} at {self.address}, {'alive' if self.is_alive else 'gone'}>"
@@ -127,6 +128,7 @@ class Connection:
         if self.kind != "client" and self.client.status != "closed":
             with suppress(OSError, TimeoutError):
                 self.client.close(timeout=2)
+        self.loop_ends()
 
     def _ask(self, operation: str, **values: Any) -> Mapping[str, Any]:
         """Call a handler of our scheduler process (`cluster.scheduler_process`)."""

@@ -34,22 +34,46 @@ from jupyter_train.cluster.policy import Command, End, Policy, Shrink, StartWork
 from jupyter_train.cluster.records import ClusterRecord
 
 LOG_CHECK_S = 5.0
-END_TIMEOUT_S = 6.0  # the scheduler stops runs for 2.5 s, then it closes its workers
+END_TIMEOUT_S = 6.0  # the controller gives runs a second to end
+WORKERS_END_S = 2.0
 ORPHAN_GRACE_S = 1.0  # what a dead worker leaves ends by itself in 0.1 s, if it is ours
 SCHEDULER = "scheduler"
 
 logger = logging.getLogger("jupyter_train.cluster")
 
 
+class Starter:
+    """Whoever started the cluster and waits to hear how that went: one line of JSON."""
+
+    def __init__(self, pipe: int | None) -> None:
+        self._pipe = pipe
+
+    def tell_success(self) -> None:
+        """All workers are there."""
+        self._tell({})
+
+    def tell_failure(self, reason: str, log: Path) -> None:
+        """It ends, or ended; nothing happens where a success was told."""
+        self._tell({"error": reason, "log": logfile.last_lines(log, 15)})
+
+    def _tell(self, message: dict[str, str]) -> None:
+        if self._pipe is None:
+            return
+        with suppress(OSError):  # it did not wait
+            os.write(self._pipe, json.dumps(message).encode() + b"\n")
+        os.close(self._pipe)
+        self._pipe = None
+
+
 class Supervisor:
     """One cluster, from its first process to its last file."""
 
-    def __init__(self, record: ClusterRecord, policy: Policy, *, home: Path, notify: int | None) -> None:
+    def __init__(self, record: ClusterRecord, policy: Policy, *, home: Path, starter: Starter) -> None:
         self._record = record
         self._policy = policy
         self._home = home
         self._folder = record.folder(home)
-        self._notify = notify
+        self._starter = starter
         self._children: dict[str, Child] = {}
         self._selector = selectors.DefaultSelector()
         self._sweep_at: float | None = None
@@ -132,7 +156,7 @@ class Supervisor:
                 )
                 self._policy.heard(status, time.monotonic())
                 if self._policy.is_complete:
-                    self._tell_starter({})
+                    self._starter.tell_success()
             case "scale":
                 self._policy.scale(message["n"])
                 self._record = replace(self._record, workers=self._policy.target)
@@ -178,7 +202,7 @@ class Supervisor:
 
     def _end(self, end: End) -> None:
         logger.info("ending: %s", end.reason)
-        self._tell_starter({"error": end.reason, "log": logfile.last_lines(self._folder / "log", 15)})
+        self._starter.tell_failure(end.reason, self._folder / "log")
         if self._record.address:
             with suppress(OSError):  # a full disk must not keep the cluster
                 records.write(replace(self._record, state="ending"), self._home)
@@ -191,21 +215,14 @@ class Supervisor:
         deadline = time.monotonic() + END_TIMEOUT_S
         while self._children and not self._hurry and (left := deadline - time.monotonic()) > 0:
             self._wait(left)
+            if SCHEDULER not in self._children:  # it has told all the others to end
+                deadline = min(deadline, time.monotonic() + WORKERS_END_S)
         for child in self._children.values():
             child.kill()
         while self._children or children.children_of_this_process():
             self._kill_orphans()
             self._wait(0.02)
         records.remove(self._record.name, self._home)
-
-    def _tell_starter(self, message: dict[str, str]) -> None:
-        """Tell the kernel that has started the cluster how that went; it hears one line."""
-        if self._notify is None:
-            return
-        with suppress(OSError):  # it did not wait
-            os.write(self._notify, json.dumps(message).encode() + b"\n")
-        os.close(self._notify)
-        self._notify = None
 
     # -- signals
 
@@ -245,11 +262,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if os.fork():
         os._exit(0)
     os.setsid()
+    starter = Starter(options.notify)
     try:
-        _supervise(options)
-    except BaseException:
+        _supervise(options, starter)
+    except BaseException as error:
         logging.exception("the supervisor failed")
-        records.remove(options.name, options.home)
+        starter.tell_failure(
+            f"{type(error).__name__}: {error}", records.folder_of(options.name, options.home) / "log"
+        )
+        records.remove(options.name, options.home)  # its processes end with it
     logging.shutdown()
     os._exit(0)
 
@@ -268,7 +289,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _supervise(options: argparse.Namespace) -> None:
+def _supervise(options: argparse.Namespace, starter: Starter) -> None:
     logging.basicConfig(format="%(asctime)s - %(name)s - %(levelname)s - %(message)s", level=logging.INFO)
     started = time.time()
     children.adopt_orphans()
@@ -296,7 +317,7 @@ def _supervise(options: argparse.Namespace) -> None:
     gc.collect()
     gc.freeze()  # else a child's first collection would copy every page it shares
     policy = Policy(workers=options.workers, idle_timeout_s=options.idle_timeout, now=time.monotonic())
-    Supervisor(record, policy, home=options.home, notify=options.notify).run()
+    Supervisor(record, policy, home=options.home, starter=starter).run()
 
 
 if __name__ == "__main__":
