@@ -182,7 +182,7 @@ def _as_html(
     parts = [f'<div><b>{html.escape(title)}</b> <span role="status">{html.escape(head)}</span></div>']
     if picture is not None:
         data = base64.b64encode(picture.png).decode()
-        alt = html.escape(picture.words, quote=True)
+        alt = html.escape(plain(picture.words), quote=True)
         parts.append(f'<img alt="{alt}" src="data:image/png;base64,{data}">')
     if table:
         keys = "".join(f"<th>{html.escape(key)}</th>" for key, _ in table)

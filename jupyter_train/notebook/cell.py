@@ -54,7 +54,7 @@ def run_cell(source: str, options: TrainOptions, session: Session) -> None:
     if not ended:
         run.follow().stop()
     brought = run.bring_in() if ended else Brought()
-    live.remark(brought.remarks)
+    live.conclude(brought.remarks)
     failure = run.outcome(brought, interrupts=interrupts.count)
     if failure is not None:
         raise failure from None
@@ -67,6 +67,7 @@ def show(run: Run, session: Session, *, remarks: list[str], follow_output: bool 
     live = LiveView(screen, run.name, output=output, remarks=remarks)
     live.show(run.known)
     run.follow(live)
+    run.shown_by.append(live)
     return live
 
 

@@ -122,8 +122,8 @@ def _by_size(bands: Mapping[str, Band]) -> tuple[dict[str, Band], dict[str, Band
 
 
 def _wants_log(lines: Iterable[Band]) -> bool:
-    values = np.concatenate([line.mean[np.isfinite(line.mean)] for line in lines])
-    return bool(len(values)) and float(values.min()) > 0 and float(values.max() / values.min()) > 100
+    values = np.concatenate([part[np.isfinite(part)] for line in lines for part in (line.low, line.high)])
+    return bool(len(values)) and float(values.min()) > 1e-30 and float(values.max() / values.min()) > 100
 
 
 def _figure(panels: list[_Panel], view: RunView, clock: StepClock, begin: float, end: float) -> Figure:

@@ -10,10 +10,10 @@ from jupyter_train.notebook.options import COMMANDS, TRAIN, Command, Kind, Opera
 _RUNS_OFFERED = 50
 
 
-def complete(event: Any) -> list[str]:
+def complete(shell: object, event: Any) -> list[str]:
     """For IPython's hook ``complete_command``: what could stand at the cursor."""
-    before = event.line[: len(event.line)] if not event.text_until_cursor else event.text_until_cursor
-    line = before.splitlines()[-1] if before else ""
+    del shell
+    line = (event.text_until_cursor or event.line).rpartition("\n")[2]
     words = line.split()
     symbol = "" if not line or line[-1].isspace() else words.pop() if words else ""
     if not words:

@@ -8,10 +8,7 @@ run are freed of control characters before they reach a front end.
 
 from __future__ import annotations
 
-import ast
-import builtins
 import linecache
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +16,7 @@ from typing import Any
 from jupyter_train import errors
 from jupyter_train.notebook.advice import advice, out_of_memory
 from jupyter_train.notebook.bundle import plain
+from jupyter_train.notebook.original import BY_CAUSE, original
 from jupyter_train.record import RunState, RunView
 
 MAX_LINES = 15
@@ -26,7 +24,6 @@ _FRAMES_SHOWN = 3
 _MESSAGE_LINES = 3
 _GROUPS_SHOWN = 2
 _NOT_THE_USERS = ("site-packages", "dist-packages", "/lib/python3", "<frozen", "/jupyter_train/")
-_BY_CAUSE = {"signal": "RankLost", "lost": "RankLost", "exit": "RankLost", "timeout": "RunTimeout"}
 
 
 class Rendered:
@@ -79,7 +76,9 @@ def failed_run(
             own, rest = errors.RunFailed, view.reason
         what = "nothing is heard of it any more" if view.state is RunState.LOST else "it failed"
         return quiet(own(f"run {name}: {rest or what}"))
-    error = _exception(failure.payload, shipped if failure.rank == 0 else None, namespace or {})
+    error = original(
+        _kind(failure.payload), failure.payload, shipped if failure.rank == 0 else None, namespace or {}
+    )
     return quiet(error, report(view, failure, name=name, cell=cell, kind=type(error).__name__))
 
 
@@ -130,7 +129,7 @@ def report(view: RunView, failure: Failure, *, name: str, cell: str = "", kind: 
 
 
 def _kind(payload: Mapping[str, Any]) -> str:
-    return plain(str(payload.get("type") or _BY_CAUSE.get(str(payload.get("cause")), "RunFailed")), 80)
+    return plain(str(payload.get("type") or BY_CAUSE.get(str(payload.get("cause")), "RunFailed")), 80)
 
 
 def _signature(payload: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -241,50 +240,3 @@ def _place(file: str) -> str:
     shell = current_session().shell
     named = shell.compile.format_code_name(file) if shell is not None else None
     return f"{named[0]} {named[1]}" if named else f"File {file}"
-
-
-def _exception(
-    payload: Mapping[str, Any], shipped: BaseException | None, namespace: Mapping[str, Any]
-) -> BaseException:
-    kind, message = _kind(payload), str(payload.get("message", ""))
-    if isinstance(shipped, Exception) and type(shipped).__qualname__ == kind:
-        return shipped
-    found = _class(kind, str(payload.get("module") or "builtins"), namespace)
-    if found is not None:
-        made = _made(found, message)
-        if made is not None:
-            return made
-    return errors.RunFailed(f"{kind}: {message}")
-
-
-def _class(kind: str, module: str, namespace: Mapping[str, Any]) -> type[Exception] | None:
-    if module.startswith("jupyter_train") or kind in _BY_CAUSE.values():
-        where: Any = errors
-    elif module == "__main__":
-        where = None
-    else:
-        # Nothing is imported for the sake of an error.
-        where = builtins if module == "builtins" else sys.modules.get(module)
-    found = namespace.get(kind) if where is None else getattr(where, kind, None)
-    return found if isinstance(found, type) and issubclass(found, Exception) else None
-
-
-def _made(kind: type[Exception], message: str) -> Exception | None:
-    """An instance that reads as the original did."""
-    if issubclass(kind, KeyError):
-        try:
-            return kind(ast.literal_eval(message))
-        except (ValueError, SyntaxError):
-            return kind(message)
-    try:
-        error = kind(message)
-    except Exception:  # a constructor of anybody's, with other arguments
-        error = None
-    if error is not None and str(error) == message:
-        return error
-    try:
-        error = kind.__new__(kind)
-        error.args = (message,)
-        return error if str(error) == message else None
-    except Exception:  # as above: RunFailed says it then
-        return None

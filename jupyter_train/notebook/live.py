@@ -136,14 +136,18 @@ class LiveView:
         with self._lock:
             self._note = text
 
-    def remark(self, texts: Iterable[str]) -> None:
-        """Something that stays, learnt after the end: drawn at once, with the picture as it is."""
-        texts = list(texts)
+    def conclude(self, remarks: Iterable[str], *, again: bool = False) -> None:
+        """After the end: what was learnt since, shown at once with the picture as it is.
+
+        ``again`` shows it even where nothing was: a front end that only listens
+        to the running cell (nbclient) has missed the end of a run in the background.
+        """
+        remarks = list(remarks)
         with self._lock:
-            if self._view is None or not (texts or self._note):
+            if self._view is None or not (remarks or self._note or again):
                 return
             self._note = ""
-            self._remarks += texts
+            self._remarks += remarks
             self._publish(final=True)
 
     @property

@@ -5,7 +5,6 @@ Imported by ``%load_ext``: nothing heavy may be imported here.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -218,7 +217,9 @@ def _option(command: Command, word: str) -> tuple[Option, str | None]:
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]}?"
     return f"; there are: {', '.join(known)}" if known else ""

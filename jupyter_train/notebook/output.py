@@ -34,7 +34,7 @@ class Throttle:
         if len(text) > self._room:
             cut = text.rfind("\n", 0, int(self._room)) + 1
             self.withheld += len(text) - cut
-            self._room = 0.0
+            self._room -= cut
             return text[:cut]
         self._room -= len(text)
         return text

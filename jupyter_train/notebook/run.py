@@ -20,6 +20,7 @@ from jupyter_train.record import Event, EventKind, RunState, RunView, fold
 
 if TYPE_CHECKING:
     from jupyter_train.control.client import ControllerClient
+    from jupyter_train.notebook.live import LiveView
     from jupyter_train.transport.capture import Capture
 
 _RESULT_FILE = re.compile(r"result-\d+\.bin")
@@ -54,6 +55,7 @@ class Run:
     ) -> None:
         self.id = run_id
         self.source = source
+        self.shown_by: list[LiveView] = []  #: displays that want to hear what came back
         self._name = name
         self._connect = connect
         self._namespace = namespace
@@ -153,7 +155,10 @@ class Run:
         follower = self.follow()
         if not follower.done.wait(timeout):
             raise TimeoutError(f"run {self.name} is {self.state} after {timeout:g} s of waiting")
+        waited_for = self._brought is None
         brought = self.bring_in()
+        for live in self.shown_by if waited_for else ():
+            live.conclude(brought.remarks, again=True)
         error = self.outcome(brought)
         if error is not None:
             raise error

@@ -7,7 +7,6 @@ thread; the live threads only read its id.
 from __future__ import annotations
 
 import os
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +71,7 @@ def current_session() -> Session:
     """This process's session."""
     global _session
     if _session is None:
-        _session = Session(id=uuid.uuid4().hex)
+        _session = Session(id=os.urandom(16).hex())
         try:
             from IPython.core.getipython import get_ipython
         except ImportError:

@@ -1,0 +1,72 @@
+"""The exception of the type that the cell raised, made anew from what the run tells of it."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from jupyter_train import errors
+
+#: Ends of a rank that no exception of the cell explains.
+BY_CAUSE = {"signal": "RankLost", "lost": "RankLost", "exit": "RankLost", "timeout": "RunTimeout"}
+
+
+def original(
+    kind: str, payload: Mapping[str, Any], shipped: BaseException | None, namespace: Mapping[str, Any]
+) -> BaseException:
+    """An exception of the type called ``kind`` that reads as the one in ``payload`` did.
+
+    ``shipped`` is taken where it is that one; classes of the notebook are
+    looked up in ``namespace``; nothing is imported. RunFailed where none of
+    that gives a class.
+    """
+    message = str(payload.get("message", ""))
+    if isinstance(shipped, Exception) and type(shipped).__qualname__ == kind:
+        return shipped
+    found = _class(kind, str(payload.get("module") or "builtins"), namespace)
+    if found is not None:
+        made = _made(found, message)
+        if made is not None:
+            return made
+    return errors.RunFailed(f"{kind}: {message}")
+
+
+def _class(kind: str, module: str, namespace: Mapping[str, Any]) -> type[Exception] | None:
+    if module.startswith("jupyter_train") or kind in BY_CAUSE.values():
+        where: Any = errors
+    elif module == "__main__":
+        where = None
+    else:
+        where = builtins if module == "builtins" else sys.modules.get(module)
+    found = namespace.get(kind) if where is None else getattr(where, kind, None)
+    return found if isinstance(found, type) and issubclass(found, Exception) else None
+
+
+def _made(kind: type[Exception], message: str) -> Exception | None:
+    """An instance that reads as the original did."""
+    if issubclass(kind, KeyError):
+        try:
+            return kind(ast.literal_eval(message))
+        except (ValueError, SyntaxError):
+            return kind(message)
+    try:
+        error = kind(message)
+    except Exception:  # a constructor of anybody's, with other arguments
+        error = None
+    if error is not None and str(error) == message:
+        return error
+    try:
+        error = kind.__new__(kind)
+        error.args = (message,)
+        if str(error) == message:
+            return error
+        # Its text is made of what it was constructed with, which is not known.
+        told: type[Exception] = type(
+            kind.__name__, (kind,), {"__module__": kind.__module__, "__str__": lambda self: message}
+        )
+        return told.__new__(told)
+    except Exception:  # as above: RunFailed says it then
+        return None

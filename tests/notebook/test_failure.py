@@ -1,0 +1,168 @@
+"""How a failure reads: short, the user's own lines first, and of the type that was raised."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from jupyter_train import errors
+from jupyter_train.notebook.failure import MAX_LINES, failed_run
+from jupyter_train.record import RunSpec, RunState, RunView
+from jupyter_train.record.view import UsageReading
+
+SOURCE = "def f(x):\n    return g(x)\n\nf(1)\n"
+
+
+def payload(kind: str = "ValueError", message: str = "bad", **more: Any) -> dict[str, Any]:
+    frames = [
+        {"file": "<train digits>", "line": 5, "name": "<module>", "source": "f(1)"},
+        {"file": "<train digits>", "line": 3, "name": "f", "source": ""},
+    ]
+    return {
+        "type": kind,
+        "module": "builtins",
+        "message": message,
+        "frames": frames,
+        "text": "",
+        "secondary": False,
+        "cause": "exception",
+    } | more
+
+
+def view(errors_: dict[int, dict[str, Any]], ranks: int = 4, reason: str = "", **more: Any) -> RunView:
+    spec = RunSpec(run_id="20261122-153000-ab12cd", name="digits", source=SOURCE, ranks=ranks)
+    return RunView(
+        run_id=spec.run_id, state=RunState.FAILED, spec=spec, errors=errors_, reason=reason, **more
+    )
+
+
+def lines(error: BaseException) -> list[str]:
+    shown: list[str] = error._render_traceback_()  # type: ignore[attr-defined]
+    return shown
+
+
+def failed(errors_: dict[int, dict[str, Any]], **more: Any) -> BaseException:
+    known = {k: more.pop(k) for k in ("shipped", "namespace", "cell") if k in more}
+    return failed_run(view(errors_, **more), name="digits", **known)
+
+
+def test_frames_have_the_cells_own_lines_and_sources() -> None:
+    error = failed({1: payload()}, cell="Cell In[7]")
+    assert lines(error)[:6] == [
+        "ValueError in rank 1 of 4, run digits",
+        "Cell In[7], line 5",
+        "----> 5 f(1)",
+        "Cell In[7], line 3, in f",
+        "----> 3 return g(x)",
+        "ValueError: bad",
+    ]
+
+
+def test_ranks_that_say_the_same_are_one() -> None:
+    error = failed({rank: payload() for rank in (0, 1, 2, 3)})
+    assert "shown is rank 0; ranks 1–3: the same" in lines(error)
+    assert lines(error)[0].startswith("ValueError in ranks 0–3 of 4")
+
+
+def test_ranks_that_say_something_else_are_named() -> None:
+    other = payload("KeyError", "'x'")
+    error = failed({0: payload(), 1: other, 2: other, 3: payload()})
+    assert "rank 1: KeyError: 'x' (line 3)" in lines(error)
+    assert "shown is rank 0; rank 3: the same" in lines(error)
+
+
+def test_what_only_follows_from_another_rank_is_not_shown() -> None:
+    error = failed({0: payload("PeerLost", "rank 1 is gone", secondary=True), 1: payload()})
+    assert isinstance(error, ValueError)
+    assert not any("PeerLost" in line for line in lines(error))
+
+
+def test_fifteen_lines_are_enough_for_anything() -> None:
+    frames = [
+        {"file": f"/home/me/module{n}.py", "line": n, "name": f"f{n}", "source": "x" * 500} for n in range(40)
+    ]
+    worst = payload("RuntimeError", "\n".join(["CUDA out of memory. " + "y" * 900] * 50), frames=frames)
+    kinds = {rank: payload(f"E{rank}", "z" * 999) for rank in range(1, 30)}
+    error = failed({0: worst, **kinds}, ranks=30)
+    assert len(lines(error)) <= MAX_LINES
+    assert all("\n" not in line and len(line) < 400 for line in lines(error))
+    assert "RuntimeError in rank 0" in lines(error)[0]
+    assert lines(error)[-1].startswith("→")
+    assert any("/home/me/module39.py" in line for line in lines(error))
+
+
+def test_control_characters_of_a_run_do_not_reach_the_front_end() -> None:
+    error = failed({0: payload("\x1b[31mValueError", "\x1b]8;;http://evil\x07bad\r\x1b[2J")})
+    assert not any(c in "".join(lines(error)) for c in "\x1b\x07\r")
+
+
+class Mine(Exception):
+    def __init__(self, code: int, why: str) -> None:
+        super().__init__(code, why)
+
+    def __str__(self) -> str:
+        return f"{self.args[-1]}" if self.args else ""
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        (payload("ZeroDivisionError", "division by zero"), ZeroDivisionError),
+        (payload("KeyError", "'x'"), KeyError),
+        (payload("UnicodeDecodeError", "cannot decode"), UnicodeDecodeError),
+        (payload("Mine", "broken", module="__main__"), Mine),
+        (payload("JSONDecodeError", "Expecting value", module="json.decoder"), errors.RunFailed),
+        (payload("Unknown", "x", module="not.there"), errors.RunFailed),
+        (payload("SystemExit", "1", cause="exit"), errors.RunFailed),
+        (payload("RanksDiverged", "x", module="jupyter_train.errors"), errors.RanksDiverged),
+        (payload("RankLost", "x", module="", cause="lost"), errors.RankLost),
+        (payload("", "killed by signal 9", cause="signal"), errors.RankLost),
+        (payload("RunTimeout", "x", module="", cause="timeout"), errors.RunTimeout),
+    ],
+)
+def test_the_type_is_the_original_one_where_it_can_be(given: dict[str, Any], kind: type[Exception]) -> None:
+    error = failed({0: given}, namespace={"Mine": Mine})
+    if given["type"] == "JSONDecodeError":
+        assert type(error).__name__ in {"JSONDecodeError", "RunFailed"}
+    else:
+        assert isinstance(error, kind)
+        assert type(error).__name__ == kind.__name__
+    assert given["message"] in str(error)
+
+
+def test_the_object_that_came_back_is_raised_itself() -> None:
+    mine = Mine(3, "broken")
+    assert failed({0: payload("Mine", "broken", module="__main__")}, shipped=mine) is mine
+
+
+def test_another_ranks_error_is_not_taken_for_that_of_rank_0() -> None:
+    error = failed({0: payload("PeerLost", "x", secondary=True), 1: payload()}, shipped=OSError("x"))
+    assert type(error) is ValueError
+
+
+def test_out_of_memory_is_said_with_what_was_in_use() -> None:
+    usage = {1: (UsageReading(time=1.0, cpu_cores=1.0, memory_bytes=3_200_000_000),)}
+    message = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+    error = failed({1: payload("RuntimeError", message)}, usage=usage)
+    assert isinstance(error, RuntimeError)
+    assert "out of memory: at most rank 1 3.2 GB were in use" in lines(error)
+    assert "smaller batch" in lines(error)[-1]
+
+
+def test_a_reason_alone_is_enough() -> None:
+    error = failed({}, reason="RunTimeout: the run took longer than the 5 s that --timeout allows")
+    assert type(error) is errors.RunTimeout
+    assert lines(error) == [f"RunTimeout: {error}"]
+
+
+def test_a_lost_run_says_why() -> None:
+    lost = RunView(run_id="r", state=RunState.LOST, reason="the controller on host fell silent")
+    error = failed_run(lost, name="digits")
+    assert type(error) is errors.RunFailed
+    assert "fell silent" in str(error)
+
+
+def test_the_exception_still_pickles() -> None:
+    assert isinstance(pickle.loads(pickle.dumps(failed({0: payload()}))), ValueError)
