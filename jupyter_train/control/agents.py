@@ -20,8 +20,9 @@ ORDER_S = 10.0
 class AgentError(Exception):
     """An agent could not do what it was asked, or did not answer."""
 
-    def __init__(self, type: str, message: str) -> None:
+    def __init__(self, type: str, message: str, *, is_silence: bool = False) -> None:
         super().__init__(type, message)
+        self.is_silence = is_silence  #: no answer came: its worker may be on its way out
         self.type = type
         self.message = message
 
@@ -90,11 +91,12 @@ class Agents:
             remote = getattr(self._scheduler.rpc(worker), op)
             reply = await asyncio.wait_for(remote(**arguments), within_s)
         except TimeoutError:
-            raise AgentError(
-                "TimeoutError", f"worker {worker} did not answer within {within_s:g} s"
-            ) from None
+            message = f"worker {worker} did not answer within {within_s:g} s"
+            raise AgentError("TimeoutError", message, is_silence=True) from None
+        except OSError as error:
+            raise AgentError(type(error).__name__, f"worker {worker}: {error}", is_silence=True) from error
         except Exception as error:  # the agent's own exception arrives as a bare Exception with its text
-            raise AgentError(type(error).__name__, f"worker {worker}: {error}") from error
+            raise AgentError("RunFailed", f"worker {worker}: {error}") from error
         if reply is None and op != "train_stop_ranks":  # Dask's answer to a name that nobody handles
             raise AgentError("RunFailed", f"worker {worker} has no agent of jupyter_train")
         if isinstance(reply, dict) and reply.get("error"):

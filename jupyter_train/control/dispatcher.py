@@ -54,6 +54,7 @@ logger = logging.getLogger(__name__)
 
 ORPHANS_S = 0.15  #: after the death of a worker its rank lives on for up to 0.13 s
 SPOOL_S = 0.3
+SETTLE_S = 0.2
 RETRY_S = 1.0  #: workers also become free in ways of which nobody tells the controller
 SLICE_S = 0.002  #: events are taken in for so long before others get their turn
 IN_MEMORY = 16  #: ended runs whose events stay in memory
@@ -296,7 +297,7 @@ class Dispatcher:
             if run.machine.is_ending:
                 raise AgentError("RunCancelled", "the run ended before its ranks were launched")
         except AgentError as error:
-            await self._settle(order.places[0].worker)
+            await self._settle(order.places[0].worker, error)
             for place in order.places:
                 self.feed(run, _launch_failed(order, place, error))
             return
@@ -316,19 +317,20 @@ class Dispatcher:
                 master=master,
             )
         except AgentError as error:
-            await self._settle(place.worker)
-            # It may have been launched with its answer lost: the order to kill makes sure.
-            self._start(self._stop_rank(run, order.attempt, place.worker, "kill"), f"stop {run.spec.run_id}")
+            await self._settle(place.worker, error)
+            if error.is_silence:  # it may have been launched with its answer lost
+                self._start(
+                    self._stop_rank(run, order.attempt, place.worker, "kill"), f"stop {run.spec.run_id}"
+                )
             self.feed(run, _launch_failed(order, place, error))
         else:
             self.feed(run, Launched(attempt=order.attempt, worker=place.worker))
 
-    async def _settle(self, worker: str) -> None:
+    async def _settle(self, worker: str, error: AgentError) -> None:
         """A call fails a moment before the loss of its worker is known, which says more."""
-        for _ in range(10):
-            if worker not in self._scheduler.workers:
-                return
-            await asyncio.sleep(0.02)
+        until = time.monotonic() + SETTLE_S
+        while error.is_silence and worker in self._scheduler.workers and time.monotonic() < until:
+            await asyncio.sleep(0.01)
 
     async def _stop_rank(self, run: LiveRun, attempt: int, worker: str, mode: Mode) -> None:
         if worker not in self._scheduler.workers:

@@ -47,6 +47,7 @@ STOP_NET_S = 70.0
 FAIL_NET_S = 8.0
 UNWIND_NET_S = 70.0
 KILL_NET_S = 5.0
+START_NET_S = 1.0  #: a launch that waits for a cold zygote holds up nobody who has stopped it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +195,8 @@ class RunMachine:
             self.verdict = Verdict(state=RunState.CANCELLED, reason=reason)
             yield self._move(RunState.STOPPING, reason)
             yield from self._order("stop" if has_begun and not given.force else "kill")
+            if not has_begun:
+                yield SetTimer(timer=Timer.KILL, after_s=START_NET_S)
         elif given.force or self.state is RunState.STOPPING:
             yield from self._order("kill")
 

@@ -373,7 +373,7 @@ async def test_a_stop_that_overtakes_its_submission_holds(cluster: Cluster) -> N
 async def test_a_stop_while_starting_does_not_wait_for_the_launch(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jupyter_train.control.machine.KILL_NET_S", 0.1)
+    monkeypatch.setattr("jupyter_train.control.machine.START_NET_S", 0.1)
     run_id = await cluster.submit()
     await cluster.until(run_id, "STARTING")
     await cluster.call("train_stop", run_id=run_id)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_train.control.machine import FAIL_NET_S, KILL_NET_S, STOP_NET_S, UNWIND_NET_S, RunMachine
+from jupyter_train.control.machine import (
+    FAIL_NET_S,
+    KILL_NET_S,
+    START_NET_S,
+    STOP_NET_S,
+    UNWIND_NET_S,
+    RunMachine,
+)
 from jupyter_train.control.messages import (
     Abandon,
     Announce,
@@ -300,6 +307,7 @@ def test_a_stop_while_starting_kills() -> None:
     life = Life().starting()
     life(Launched(attempt=1, worker="w0"))
     assert stops(life(StopRequested())) == [("kill", ("w0", "w1"))]
+    assert life.commands[-1] == SetTimer(timer=Timer.KILL, after_s=START_NET_S)
     assert stops(life(Launched(attempt=1, worker="w1"))) == [("kill", ("w1",))]
     life.exits(0, KILLED)
     life.exits(1, KILLED)
