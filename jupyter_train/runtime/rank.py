@@ -19,6 +19,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from jupyter_train.errors import CaptureError
+from jupyter_train.home import content_folder
 from jupyter_train.record import RunSpec
 from jupyter_train.runtime import cell, environment, output, processes
 from jupyter_train.runtime.channel import Cause, FrameKind
@@ -33,6 +35,7 @@ from jupyter_train.runtime.train import Place, train
 
 if TYPE_CHECKING:
     from jupyter_train.runtime.zygote import RankFiles
+    from jupyter_train.transport.load import Loaded
 
 STORE_TIMEOUT = timedelta(seconds=120)  #: the other ranks may wait for a zygote that is just starting
 PARTED = "jupyter_train/parted"  #: in the store: how many of the other ranks are through
@@ -68,8 +71,8 @@ def main(files: RankFiles) -> NoReturn:
     atexit._clear()  # the zygote's own; what the cell registers runs at its end
     try:
         outcome = _Rank(job, recorder, stop, interrupts, files.listen).run()
-    except BaseException as error:  # nothing above us tells the user otherwise
-        outcome = _failed(recorder, error)
+    except BaseException as error:  # the capture cannot be loaded, the store not be reached
+        outcome = _tell(recorder, error, secondary=comes_from_peer(error))
     _run_exit_functions(recorder)
     recorder.word(FrameKind.CAUSE, outcome.cause)
     recorder.close()
@@ -93,17 +96,16 @@ class _Rank:
         """Prepare, execute, bring the results to disk."""
         from jupyter_train.runtime.observe import Observer
         from jupyter_train.runtime.parallel import install
-        from jupyter_train.transport.content import ContentStore
-        from jupyter_train.transport.load import load_capture
 
         job, spec, recorder = self._job, self._spec, self._recorder
         environment.settle(job, spec, recorder.remark)
         store = self._connect()
         device = pick_device(job.device_index)
         namespace = cell.new_main()
-        loaded = load_capture(spec.capture, ContentStore(Path(job.home) / "content"), namespace)
+        loaded = self._load(namespace, str(device))
         file = cell.cell_file(spec.name)
         codes = cell.compile_cell(spec.source, file=file, first_line=spec.first_line)
+        environment.seed_everything(spec, loaded.random_state)
         observer = Observer(recorder, self._stop, cell_file=file)
         parallel = install(
             rank=job.rank,
@@ -131,20 +133,35 @@ class _Rank:
             )
         )
         namespace.setdefault("train", train)
-        environment.seed_everything(spec, loaded.random_state)
         recorder.word(FrameKind.READY)
         recorder.flush()  # a crash on the cell's first line is a crash of a running run
         outcome = self._execute(codes, namespace, parallel)
         recorder.word(FrameKind.LEFT)
         parallel.close()  # before anything is pickled: its hooks hang on the user's own objects
-        observer.close()
         if namespace.get("train") is train:
             del namespace["train"]
-        if job.rank == 0:
-            self._pack(loaded, namespace, outcome.error)
+        self._bring_back(loaded, namespace, outcome.error)
         if outcome.cause.kind == "done":
             self._part(store)
         return outcome
+
+    def _load(self, namespace: dict[str, Any], device: str) -> Loaded:
+        """Fill the namespace with what was captured.
+
+        Raises:
+            CaptureError: the data is not on this host, or cannot be rebuilt.
+        """
+        from jupyter_train.transport.content import ContentStore
+        from jupyter_train.transport.load import load_capture
+
+        content = ContentStore(content_folder(Path(self._job.home)))
+        try:
+            return load_capture(self._spec.capture, content, namespace, device=device)
+        except FileNotFoundError as error:
+            raise CaptureError(
+                f"captured data is not on the worker {self._job.worker}: {error.filename} is missing; "
+                "run the cell again to send it"
+            ) from error
 
     def _connect(self) -> Any:
         """The store of the run: served by rank 0 on the socket that already listens."""
@@ -163,19 +180,9 @@ class _Rank:
             master_listen_fd=self._listen,
         )
 
-    def _part(self, store: Any) -> None:
-        """Rank 0 serves the store: it stays until every rank is through, or the run is being ended."""
-        others = self._job.world_size - 1
-        try:
-            if self._job.rank:
-                store.add(PARTED, 1)
-                return
-            while store.add(PARTED, 0) < others and not self._stop.requested:
-                time.sleep(PART_POLL_S)
-        except RuntimeError:
-            pass  # the store went with rank 0, which was told to end
-
     def _execute(self, codes: list[Any], namespace: dict[str, Any], parallel: Any) -> _Outcome:
+        from jupyter_train.runtime.parallel import PeerLost
+
         try:
             with self._interrupts.allowed():
                 if self._stop.requested:
@@ -189,19 +196,38 @@ class _Rank:
         except StopRun:
             return _Outcome(Cause(kind="stopped"))
         except BaseException as error:  # whatever a cell raises is its error
-            return _failed(self._recorder, error, parallel)
+            secondary = isinstance(error, PeerLost) or comes_from_peer(error)
+            file = None if self._job.rank == 0 else self._error_file()
+            outcome = _tell(self._recorder, error, secondary=secondary, file=file)
+            try:
+                parallel.fail(error)
+            except Exception:  # the peers are told by the controller as well
+                pass
+            return outcome
         return _Outcome(Cause(kind="done"))
 
-    def _pack(self, loaded: Any, namespace: dict[str, Any], error: BaseException | None) -> None:
-        """Write what comes back to the notebook; a failure to do so costs the names, not the run."""
+    def _error_file(self) -> str:
+        return f"error-{self._job.attempt}-{self._job.rank}.bin"
+
+    def _bring_back(self, loaded: Loaded, namespace: dict[str, Any], error: BaseException | None) -> None:
+        """Rank 0 writes what comes back to the notebook, another rank its error alone.
+
+        A failure to do so costs the names, not the run.
+        """
         from jupyter_train.transport.result import pack_result
 
+        folder = self._job.folder
+        if self._job.rank:
+            if error is not None:
+                try:
+                    pack_result(loaded, namespace, folder / self._error_file(), keep=(), error=error)
+                except Exception:  # pickling runs the user's own code; the event has type and text
+                    pass
+            return
         name = f"result-{self._job.attempt}.bin"
         try:
-            summary = pack_result(
-                loaded, namespace, self._job.folder / name, keep=self._spec.keep, error=error
-            )
-        except Exception as trouble:  # pickling runs the user's own code
+            summary = pack_result(loaded, namespace, folder / name, keep=self._spec.keep, error=error)
+        except Exception as trouble:
             self._recorder.remark(f"the names that the cell assigned cannot come back: {trouble}")
             return
         self._recorder.artifact(
@@ -209,25 +235,35 @@ class _Rank:
                 "name": "result",
                 "file": name,
                 "size_bytes": summary.size_bytes,
+                "prefix_bytes": summary.prefix_bytes,
                 "names": list(summary.names),
+                "changed": list(summary.changed),
+                "deleted": list(summary.deleted),
+                "large": list(summary.large),
                 "remarks": list(summary.remarks),
                 "worker": self._job.worker,
             }
         )
 
-
-def _failed(recorder: Recorder, error: BaseException, parallel: Any = None) -> _Outcome:
-    """Tell the controller, then the peers: they may be waiting for this rank in a collective."""
-    from jupyter_train.runtime.parallel import PeerLost
-
-    secondary = isinstance(error, PeerLost) or comes_from_peer(error)
-    payload = describe(error, secondary=secondary)
-    recorder.error(payload)
-    if parallel is not None:
+    def _part(self, store: Any) -> None:
+        """Rank 0 serves the store: it stays until every rank is through, or the run is being ended."""
+        others = self._job.world_size - 1
         try:
-            parallel.fail(error)
-        except Exception:  # the peers are told by the controller as well
-            pass
+            if self._job.rank:
+                store.add(PARTED, 1)
+                return
+            while store.add(PARTED, 0) < others and not self._stop.requested:
+                time.sleep(PART_POLL_S)
+        except RuntimeError:
+            pass  # the store went with rank 0, which was told to end
+
+
+def _tell(recorder: Recorder, error: BaseException, *, secondary: bool, file: str | None = None) -> _Outcome:
+    """Record the error; ``file`` will hold it pickled, in the run's folder."""
+    payload = describe(error, secondary=secondary)
+    if file is not None:
+        payload["file"] = file
+    recorder.error(payload)
     return _Outcome(Cause(kind="error", code=1, text=f"{payload['type']}: {payload['message']}"), error)
 
 

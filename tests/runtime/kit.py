@@ -8,7 +8,10 @@ from typing import Any
 
 from distributed import SchedulerPlugin
 
+from jupyter_train.home import content_folder
 from jupyter_train.record import Event, RunSpec, new_run_id, unpack_event
+from jupyter_train.transport.capture import capture
+from jupyter_train.transport.content import ContentStore
 
 
 class TinyController(SchedulerPlugin):  # type: ignore[misc]
@@ -39,8 +42,9 @@ class TinyController(SchedulerPlugin):  # type: ignore[misc]
 class Cluster:
     """A real cluster with an agent on each worker, and the controller's part by hand."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, home: Path) -> None:
         self.client = client
+        self.content = ContentStore(content_folder(home))
         self.workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
 
     def scheduler(self, function: Any, **more: Any) -> Any:
@@ -73,11 +77,13 @@ class Cluster:
         packed = self.scheduler(lambda dask_scheduler: dask_scheduler.tiny.packed)
         return [event for event in map(unpack_event, packed) if event.run_id == run_id]
 
-    def launch(self, source: str, *, ranks: int = 2, **more: Any) -> str:
+    def launch(
+        self, source: str, *, ranks: int = 2, namespace: dict[str, Any] | None = None, **more: Any
+    ) -> str:
         run_id = new_run_id()
-        spec = RunSpec(
-            run_id=run_id, name="test", source=source, ranks=ranks, **{"strategy": "none", **more}
-        ).to_dict()
+        self.capture = capture(source, namespace or {}, content=self.content)
+        fields = {"run_id": run_id, "name": "test", "source": source, "ranks": ranks, "strategy": "none"}
+        spec = RunSpec(**{**fields, "capture": self.capture.refs, **more}).to_dict()
         workers = self.workers[:ranks]
 
         async def launch(dask_scheduler: Any) -> Any:
