@@ -118,7 +118,7 @@ def rows(view: RunView) -> list[tuple[str, str]]:
     newest = [readings[-1] for readings in view.usage.values() if readings]
     if newest:
         cores = sum(reading.cpu_cores for reading in newest)
-        found.append(("workers", f"{number(cores)} cores, {memory(sum(r.memory_bytes for r in newest))}"))
+        found.append(("workers", f"{cores:.1f} cores, {memory(sum(r.memory_bytes for r in newest))}"))
     return found
 
 

@@ -167,7 +167,11 @@ def _draw_panel(axes: Axes, panel: _Panel, begin: float) -> None:
         axes.minorticks_off()
     elif panel.height < 1:
         low, high = axes.get_ylim()
-        low = 0.0 if panel.from_zero else low
+        if panel.from_zero:
+            low, high = (
+                0.0,
+                1.1 * max([float(np.nanmax(b.high, initial=0.0)) for b in panel.lines.values()]) or 1.0,
+            )
         ticks = [t for t in MaxNLocator(2).tick_values(low, high) if low <= t <= high]
         axes.set_ylim(low, high)
         axes.set_yticks(ticks)

@@ -231,7 +231,8 @@ class Run:
         from jupyter_train.transport.result import apply_result
 
         applied = apply_result(path, self._capture, self._namespace)
-        return Brought(names=tuple(applied.names), remarks=tuple(applied.remarks), error=applied.error)
+        came = tuple(dict.fromkeys((*applied.names, *applied.changed)))
+        return Brought(names=came, remarks=tuple(applied.remarks), error=applied.error)
 
     def _load(self, path: Path) -> dict[str, Any]:
         from jupyter_train.transport.content import ContentStore

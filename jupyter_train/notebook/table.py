@@ -77,7 +77,8 @@ class RunTable(Sequence["RunSummary"]):
         started = (
             "" if run.started is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started))
         )
-        took = "" if run.started is None else duration(max(0.0, (run.ended or self._now) - run.started))
+        begin = run.running_since or run.started
+        took = "" if begin is None else duration(max(0.0, (run.ended or self._now) - begin))
         metrics = [f"{plain(name, 30)} {number(last.value)}" for name, last in run.metrics.items()]
         return (
             run.run_id,

@@ -1,0 +1,122 @@
+"""Following a run: what comes in late, twice, from elsewhere, or not at all."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from jupyter_train.errors import ClusterUnreachable, RunNotFound
+from jupyter_train.notebook.follow import Follower
+from jupyter_train.notebook.source import Batch, ControllerSource, FirstThatAnswers
+from jupyter_train.record import Event, RunSpec, RunState, RunView, unpack_event
+from tests.notebook.fakes import FakeControl, FakeRun
+
+SPEC = RunSpec(run_id="20261122-153000-ab12cd", name="digits", source="pass", ranks=2)
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.connected: list[bool] = []
+        self.closed: list[RunView] = []
+        self.away = threading.Event()
+        self.fails = False
+
+    def step(self, events: tuple[Event, ...], view: RunView, *, connected: bool) -> None:
+        self.connected.append(connected)
+        if not connected:
+            self.away.set()
+        if self.fails:
+            raise RuntimeError("cannot draw")
+
+    def due_in(self) -> float:
+        return float("inf")
+
+    def close(self, view: RunView) -> None:
+        self.closed.append(view)
+
+
+@pytest.fixture
+def run(control: FakeControl) -> FakeRun:
+    return control.runs.setdefault(SPEC.run_id, FakeRun(control, SPEC))
+
+
+def following(control: FakeControl, watcher: Watcher, **options: float) -> Follower:
+    source = ControllerSource(control, SPEC.run_id)  # type: ignore[arg-type]
+    return Follower(source, SPEC.run_id, watchers=[watcher], **options).start()
+
+
+def test_it_follows_until_the_end_and_closes_its_watchers(control: FakeControl, run: FakeRun) -> None:
+    watcher = Watcher()
+    follower = following(control, watcher)
+    run.begin()
+    run.end()
+    assert follower.done.wait(10)
+    assert follower.view.state is RunState.SUCCEEDED
+    assert [view.state for view in watcher.closed] == [RunState.SUCCEEDED]
+    follower.join(10)
+
+
+def test_a_lost_connection_is_told_and_survived(control: FakeControl, run: FakeRun) -> None:
+    control.unreachable = True
+    watcher = Watcher()
+    follower = following(control, watcher)
+    assert watcher.away.wait(10)
+    control.unreachable = False
+    run.begin()
+    run.end()
+    assert follower.done.wait(10)
+    assert follower.view.state is RunState.SUCCEEDED
+    assert follower.gave_up is None
+    follower.join(10)
+
+
+def test_it_gives_up_in_the_end_and_says_why(control: FakeControl, run: FakeRun) -> None:
+    control.unreachable = True
+    follower = following(control, Watcher(), give_up_s=0.0)
+    assert follower.done.wait(10)
+    assert isinstance(follower.gave_up, ClusterUnreachable)
+    follower.join(10)
+
+
+def test_a_watcher_that_fails_does_not_end_the_following(control: FakeControl, run: FakeRun) -> None:
+    watcher = Watcher()
+    watcher.fails = True
+    follower = following(control, watcher)
+    run.begin()
+    run.end()
+    assert follower.done.wait(10)
+    assert follower.view.state is RunState.SUCCEEDED
+    follower.join(10)
+
+
+class Journal:
+    def __init__(self, run: FakeRun | None, lost: str = "") -> None:
+        self.run = run
+        self.lost = lost
+
+    def poll(self, after: int, wait_s: float) -> Batch:
+        if self.run is None:
+            raise RunNotFound("not here")
+        return Batch(events=tuple(unpack_event(data) for data in self.run.packed[after:]), lost=self.lost)
+
+
+def test_the_journal_answers_where_the_controller_does_not(control: FakeControl, run: FakeRun) -> None:
+    control.unreachable = True
+    run.begin()
+    controller = ControllerSource(control, SPEC.run_id)  # type: ignore[arg-type]
+    assert len(FirstThatAnswers(controller, Journal(run)).poll(0, 0.0).events) == 3
+    with pytest.raises(ClusterUnreachable):
+        FirstThatAnswers(controller, Journal(None)).poll(0, 0.0)
+
+
+def test_a_run_whose_controller_is_gone_is_lost(control: FakeControl, run: FakeRun) -> None:
+    run.begin()
+    watcher = Watcher()
+    follower = Follower(
+        Journal(run, lost="the controller fell silent"), SPEC.run_id, watchers=[watcher]
+    ).start()
+    assert follower.done.wait(10)
+    assert watcher.closed[0].state is RunState.LOST
+    assert watcher.closed[0].reason == "the controller fell silent"
+    follower.join(10)
