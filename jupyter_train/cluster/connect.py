@@ -254,19 +254,17 @@ class Session:
         return connection
 
     def _make_room(self, connection: Connection, ranks: int | None) -> None:
+        """Have a worker for each of so many ranks; without a number, all workers that there should be."""
         record = connection.record
         assert record is not None
-        wanted = ranks or record.workers
         there = len(connection.workers())
         if ranks is not None and ranks > max(there, record.workers):
             connection.scale(ranks)
-            there = ranks
-            remark = crowding_remark(ranks, usable_cores())
-            if remark:
-                connection.remarks.append(remark)
             connection.record = records.read(record.name, connection.home) or record
-        if there < wanted:
-            connection.wait_for_workers(wanted)
+        elif there < (ranks or record.workers):
+            connection.wait_for_workers(ranks or record.workers)
+        remark = crowding_remark(ranks or 0, usable_cores())
+        connection.remarks = [remark] if remark else []
 
     # -- keeping
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from jupyter_train.cluster import records
 from jupyter_train.cluster.records import ClusterRecord
 from jupyter_train.errors import ClusterError, ClusterUnreachable
 
@@ -31,7 +32,7 @@ class Connection:
         control: the controller in the scheduler.
         record: of ours, else None.
         home: where its record lies, None for the user's folder.
-        remarks: sentences the user should read once, such as more workers than cores.
+        remarks: sentences about the last `open_cluster` that the user should read, such as more ranks than cores.
     """
 
     def __init__(
@@ -59,10 +60,15 @@ class Connection:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the scheduler was there when we last heard of it; asks nobody."""
+        """Whether the scheduler was there when we last heard of it, and, if it is ours, is not ending. Asks nobody."""
         if self.client.status != "running":
             return False
-        return self.record is None or self.record.is_alive
+        if self.record is None:
+            return True
+        now = records.read(self.record.name, self.home)
+        return (
+            now is not None and now.process == self.record.process and now.state == "running" and now.is_alive
+        )
 
     def workers(self) -> list[Mapping[str, Any]]:
         """The workers, as the controller's ``train_hello`` tells of them.
@@ -117,8 +123,7 @@ class Connection:
         record = self.record
         if record is None:
             raise ClusterError(f"the cluster {self.name} was not started here: end it where it was started")
-        # A supervisor that does not hear of it gets a signal instead.
-        with suppress(OSError, TimeoutError, ClusterUnreachable):
+        with suppress(ClusterUnreachable):  # a signal does it then
             self._ask("cluster_stop", reason="stopped by a kernel")
         self.close()
         stop_record(record, timeout_s=timeout_s, root=self.home)

@@ -76,6 +76,7 @@ class Policy:
         self._status: Status | None = None
         self._has_scheduler = False
         self._ever_up = False
+        self._ever_complete = False
         self._shrinking = False
         self._end: End | None = None
 
@@ -83,11 +84,6 @@ class Policy:
     def is_complete(self) -> bool:
         """Whether as many workers as wanted are there."""
         return self._status is not None and len(self._status.workers) >= self.target
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether the end is decided."""
-        return self._end is not None
 
     def tick(self, now: float) -> Iterator[Command]:
         """What is due by ``now``. Called after each event, and when `wait_s` is over."""
@@ -117,6 +113,9 @@ class Policy:
         """The scheduler process told how things are."""
         self._status = status
         self._ever_up = self._ever_up or bool(status.workers)
+        if self.is_complete and not self._ever_complete:
+            self._ever_complete = True
+            self._idle_since = now  # who has started it comes now, however long that took
         if status.is_needed:
             self._idle_since = None
         elif self._idle_since is None:

@@ -37,8 +37,11 @@ def quota_cores(cgroup: Path) -> int | None:
     return -(-int(quota) // int(period))
 
 
-def crowding_remark(workers: int, cores: int) -> str:
-    """What to say of more workers than cores; empty where there is nothing to say."""
-    if workers <= cores:
+def crowding_remark(ranks: int, cores: int) -> str:
+    """What to say of more ranks than cores; empty where there is nothing to say."""
+    if ranks <= cores:
         return ""
-    return f"{workers} workers share {cores} cores of this machine: more ranks than cores train no faster"
+    plural = "" if cores == 1 else "s"
+    return (
+        f"{ranks} ranks share the {cores} core{plural} of this machine: more ranks than cores train no faster"
+    )

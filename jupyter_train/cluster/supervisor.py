@@ -77,7 +77,6 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._selector = selectors.DefaultSelector()
         self._sweep_at: float | None = None
-        self._hurry = False
 
     def run(self) -> None:
         """Keep the cluster until it ends; returns when nothing of it is left but this process."""
@@ -213,7 +212,7 @@ class Supervisor:
                 with suppress(ProcessLookupError):
                     os.kill(child.pid, signal.SIGTERM)
         deadline = time.monotonic() + END_TIMEOUT_S
-        while self._children and not self._hurry and (left := deadline - time.monotonic()) > 0:
+        while self._children and (left := deadline - time.monotonic()) > 0:
             self._wait(left)
             if SCHEDULER not in self._children:  # it has told all the others to end
                 deadline = min(deadline, time.monotonic() + WORKERS_END_S)
@@ -239,7 +238,6 @@ class Supervisor:
         def heard() -> None:
             for signum in woken.recv(4096):
                 if signum in (signal.SIGTERM, signal.SIGINT):
-                    self._hurry = self._policy.is_ending
                     self._policy.stop(f"told to by {signal.Signals(signum).name}")
                 elif signum == signal.SIGUSR1:
                     self._policy.superseded()

@@ -141,8 +141,8 @@ def test_an_idle_one_ends_by_itself(start: Start, home: Path) -> None:
 
 
 def test_a_client_keeps_it(start: Start, session: Session, home: Path) -> None:
-    connection = session.start(1, threads=None, idle_timeout_s=1.0, home=None)
-    time.sleep(2.5)  # longer than it would live alone
+    connection = session.start(1, threads=None, idle_timeout_s=3.0, home=None)
+    time.sleep(4.5)  # longer than it would live alone
     assert connection.is_alive
     assert len(connection.workers()) == 1
     session.close()
@@ -245,7 +245,7 @@ def test_a_run_of_more_ranks_makes_room(start: Start, session: Session) -> None:
     assert len(connection.remarks) == 1
     assert session.open(ranks=1) is connection
     assert len(connection.workers()) == ranks + 1
-    assert len(connection.remarks) == 1
+    assert connection.remarks == []
 
 
 def test_stop_from_a_kernel_returns_when_it_is_gone_and_the_next_run_starts_another(

@@ -147,6 +147,15 @@ def test_nobody_needs_it_ends_it_after_the_time_out() -> None:
     assert tick(policy, 100.0) == [End("nobody needs it")]
 
 
+def test_the_time_out_counts_from_when_it_can_be_used() -> None:
+    policy = listening(workers=1, idle_timeout_s=10.0)
+    tick(policy)
+    policy.heard(status(), 5.0)
+    policy.heard(status("w0"), 9.0)
+    assert tick(policy, 18.9) == []
+    assert tick(policy, 19.0) == [End("nobody needs it")]
+
+
 def test_a_client_a_run_or_a_task_keeps_it() -> None:
     for kept in (status(clients=1), status(runs=1), status(busy=True)):
         policy = listening(idle_timeout_s=100.0)
@@ -180,4 +189,3 @@ def test_the_first_reason_to_end_stays() -> None:
     policy.stop("asked to")
     policy.scheduler_exited()
     assert tick(policy) == [End("asked to")]
-    assert policy.is_ending

@@ -36,4 +36,4 @@ def test_the_older_files_of_a_quota_are_read_too(tmp_path: Path) -> None:
 
 def test_crowding_is_said_only_where_it_is() -> None:
     assert crowding_remark(2, 2) == ""
-    assert "4 workers share 2 cores" in crowding_remark(4, 2)
+    assert "4 ranks share the 2 cores" in crowding_remark(4, 2)
