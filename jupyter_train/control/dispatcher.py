@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jupyter_train.control.agents import AgentError, Agents
+from jupyter_train.control.errands import Errands
 from jupyter_train.control.live import LiveRun
 from jupyter_train.control.messages import (
     Abandon,
@@ -23,24 +24,19 @@ from jupyter_train.control.messages import (
     Input,
     KillDeadline,
     Launch,
-    Launched,
-    LaunchFailed,
-    Mode,
     Placed,
     Queued,
     RankErred,
     ReadSpool,
     Report,
     SetTimer,
-    SpoolRead,
     StopRanks,
     StopRequested,
     TimeoutReached,
     Timer,
     WorkerLost,
 )
-from jupyter_train.control.placement import Place, Request, Seat, check_fits, plan
-from jupyter_train.control.spool import read_tail, spool_path
+from jupyter_train.control.placement import Request, Seat, check_fits, plan
 from jupyter_train.errors import RunNotFound
 from jupyter_train.home import RUN_ID
 from jupyter_train.record import Event, EventKind, RunSpec, unpack_event
@@ -52,9 +48,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ORPHANS_S = 0.15  #: after the death of a worker its rank lives on for up to 0.13 s
-SPOOL_S = 0.3
-SETTLE_S = 0.2
 RETRY_S = 1.0  #: workers also become free in ways of which nobody tells the controller
 SLICE_S = 0.002  #: events are taken in for so long before others get their turn
 IN_MEMORY = 16  #: ended runs whose events stay in memory
@@ -70,11 +63,9 @@ class Dispatcher:
         self.is_open = True
         self._scheduler = scheduler
         self._journal = journal
-        self._threads = threads
-        self._calls = Agents(scheduler)
+        self._errands = Errands(scheduler, threads, feed=self.feed, relay=self.relay)
         self._queue: list[str] = []  #: ids of PENDING runs, oldest first
         self._held: dict[str, str] = {}  #: worker → the run whose rank it has
-        self._tasks: set[asyncio.Task[None]] = set()
         self._retry: asyncio.TimerHandle | None = None
         self._stopped_early: list[str] = []  #: ids of runs that were to be stopped before they came
         self._ended: list[str] = []  #: runs whose events are still in memory, oldest end first
@@ -165,12 +156,18 @@ class Dispatcher:
         is_new = worker not in self.agents
         self.agents[worker] = is_ready
         if is_new:
-            self._start(self._warm(worker), f"warm {worker}")
+            self._errands.probe(worker, lambda: None)  # leaves an open connection for the launch
         self.place()
 
     def probe(self, worker: str) -> None:
         """Look whether an agent is on ``worker``, which has not spoken yet."""
-        self._start(self._probe(worker), f"probe {worker}")
+
+        def found() -> None:
+            if worker in self._scheduler.workers:
+                self.agents.setdefault(worker, False)
+                self.place()
+
+        self._errands.probe(worker, found)
 
     def worker_lost(self, worker: str) -> None:
         """``worker`` has left the cluster."""
@@ -237,10 +234,7 @@ class Dispatcher:
         for run in self.runs.values():
             run.cancel_timers()
             run.notify()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._errands.close()
 
     # Commands
 
@@ -260,14 +254,17 @@ class Dispatcher:
         self._record(run, [(run.error_event(told), None)])
 
     def _launch(self, run: LiveRun, order: Launch) -> None:
-        self._start(self._launch_all(run, order), f"launch {run.spec.run_id}")
+        self._errands.launch(run, order)
 
     def _stop_ranks(self, run: LiveRun, order: StopRanks) -> None:
         for worker in order.workers:
-            self._start(self._stop_rank(run, order.attempt, worker, order.mode), f"stop {run.spec.run_id}")
+            self._errands.stop(run, order.attempt, worker, order.mode)
 
     def _read_spool(self, run: LiveRun, order: ReadSpool) -> None:
-        self._start(self._recover(run, order), f"read spool {run.spec.run_id}")
+        def beside() -> str | None:
+            return next((w for w in self.agents if self._scheduler.workers[w].host == order.host), None)
+
+        self._errands.read_spool(run, order, beside)
 
     def _set_timer(self, run: LiveRun, order: SetTimer) -> None:
         given: Input = TimeoutReached() if order.timer is Timer.TIMEOUT else KillDeadline()
@@ -283,114 +280,13 @@ class Dispatcher:
 
     def _abandon(self, run: LiveRun, order: Abandon) -> None:
         for worker in order.workers:
-            self._start(self._wait_for_agent(run, order.attempt, worker), f"wait for {worker}")
-
-    # What takes its time
-
-    async def _launch_all(self, run: LiveRun, order: Launch) -> None:
-        """The agent of rank 0 opens the meeting point, then all agents fork their ranks at the same time."""
-        several = len({p.host for p in order.places}) > 1
-        try:
-            master = await self._calls.rendezvous(
-                order.places[0], run_id=run.spec.run_id, attempt=order.attempt, host_visible=several
-            )
-            if run.machine.is_ending:
-                raise AgentError("RunCancelled", "the run ended before its ranks were launched")
-        except AgentError as error:
-            await self._settle(order.places[0].worker, error)
-            for place in order.places:
-                self.feed(run, _launch_failed(order, place, error))
-            return
-        spec = run.spec.to_dict()
-        await asyncio.gather(*(self._launch_one(run, order, p, spec, master) for p in order.places))
-
-    async def _launch_one(
-        self, run: LiveRun, order: Launch, place: Place, spec: dict[str, Any], master: tuple[str, int]
-    ) -> None:
-        try:
-            await self._calls.launch(
-                place,
-                run_id=run.spec.run_id,
-                attempt=order.attempt,
-                spec=spec,
-                world_size=len(order.places),
-                master=master,
-            )
-        except AgentError as error:
-            await self._settle(place.worker, error)
-            if error.is_silence:  # it may have been launched with its answer lost
-                self._start(
-                    self._stop_rank(run, order.attempt, place.worker, "kill"), f"stop {run.spec.run_id}"
-                )
-            self.feed(run, _launch_failed(order, place, error))
-        else:
-            self.feed(run, Launched(attempt=order.attempt, worker=place.worker))
-
-    async def _settle(self, worker: str, error: AgentError) -> None:
-        """A call fails a moment before the loss of its worker is known, which says more."""
-        until = time.monotonic() + SETTLE_S
-        while error.is_silence and worker in self._scheduler.workers and time.monotonic() < until:
-            await asyncio.sleep(0.01)
-
-    async def _stop_rank(self, run: LiveRun, attempt: int, worker: str, mode: Mode) -> None:
-        if worker not in self._scheduler.workers:
-            return
-        try:
-            await self._calls.stop(worker, run_id=run.spec.run_id, attempt=attempt, mode=mode)
-        except AgentError as error:  # its deadline is kept by the machine
-            logger.warning("run %s: %s its rank: %s", run.spec.run_id, mode, error.message)
-
-    async def _recover(self, run: LiveRun, order: ReadSpool) -> None:
-        try:
-            await asyncio.sleep(ORPHANS_S)
-            events = await asyncio.wait_for(self._spooled(run, order), SPOOL_S)
-            await self.relay(run, events)
-        except (AgentError, TimeoutError) as error:
-            logger.warning("run %s: the last events of rank %s: %s", run.spec.run_id, order.rank, error)
-        finally:
-            self.feed(run, SpoolRead(worker=order.worker))
-
-    async def _spooled(self, run: LiveRun, order: ReadSpool) -> Iterable[bytes]:
-        run_id, attempt, rank = run.spec.run_id, order.attempt, order.rank
-        path = spool_path(run_id, attempt, rank)
-        loop = asyncio.get_running_loop()
-        events = await loop.run_in_executor(self._threads, read_tail, path, run.log.mark(attempt, rank))
-        if events is not None:
-            return events
-        beside = [w for w in self.agents if self._scheduler.workers[w].host == order.host]
-        if not beside:
-            return []
-        return await self._calls.spool(beside[0], run_id=run_id, attempt=attempt, within_s=SPOOL_S)
-
-    async def _wait_for_agent(self, run: LiveRun, attempt: int, worker: str) -> None:
-        """A worker whose agent did not answer takes no other rank until it does."""
-        while self._held.get(worker) == run.spec.run_id:
-            try:
-                await self._calls.stop(worker, run_id=run.spec.run_id, attempt=attempt, mode="kill")
-            except AgentError:
-                await asyncio.sleep(RETRY_S)
-            else:
-                self._free(run, Free(workers=(worker,)))
-
-    async def _warm(self, worker: str) -> None:
-        try:
-            await self._calls.probe(worker)  # leaves an open connection for the launch
-        except AgentError as error:
-            logger.warning("the agent on %s does not answer: %s", worker, error.message)
-
-    async def _probe(self, worker: str) -> None:
-        try:
-            await self._calls.probe(worker)
-        except AgentError:
-            return
-        if worker in self._scheduler.workers:
-            self.agents.setdefault(worker, False)
-            self.place()
+            free = partial(self._free, run, Free(workers=(worker,)))
+            self._errands.wait_for_agent(run, order.attempt, worker, free)
 
     # Tools
 
     def _record(self, run: LiveRun, events: list[tuple[Event, bytes | None]]) -> None:
-        """Number, keep, journal and tell ``events``; then let the machine hear of errors among them."""
+        """Number, keep, journal and tell ``events``; the machine hears of errors that come from outside."""
         new = run.log.add(events)
         if not new.events:
             return
@@ -400,7 +296,7 @@ class Dispatcher:
             logger.warning("run %s: events came after the journal was closed", run.spec.run_id)
         run.notify()
         for event in new.events:
-            if event.kind is EventKind.ERROR and event.rank is not None and event.rank_seq:
+            if event.kind is EventKind.ERROR and event.rank_seq:
                 self.feed(run, _erred(event))
 
     def _seats(self) -> list[Seat]:
@@ -415,16 +311,6 @@ class Dispatcher:
             )
             for worker, state in self._scheduler.workers.items()
         ]
-
-    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=f"jupyter-train: {name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("%s failed", task.get_name(), exc_info=error)
 
 
 def _checked(run: LiveRun, data: bytes) -> Event | None:
@@ -454,7 +340,3 @@ def _erred(event: Event) -> RankErred:
         message=str(payload.get("message", "")),
         secondary=bool(payload.get("secondary")),
     )
-
-
-def _launch_failed(order: Launch, place: Place, error: AgentError) -> LaunchFailed:
-    return LaunchFailed(attempt=order.attempt, worker=place.worker, type=error.type, message=error.message)

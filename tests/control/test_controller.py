@@ -386,7 +386,7 @@ async def test_an_agent_that_does_not_answer_gets_no_other_rank_until_it_does(
 ) -> None:
     monkeypatch.setattr("jupyter_train.control.machine.KILL_NET_S", 0.05)
     monkeypatch.setattr("jupyter_train.control.agents.ORDER_S", 0.05)
-    monkeypatch.setattr("jupyter_train.control.dispatcher.RETRY_S", 0.05)
+    monkeypatch.setattr("jupyter_train.control.errands.RETRY_S", 0.05)
     run_id = await cluster.submit()
     await cluster.until(run_id, "RUNNING")
     stuck = asyncio.Event()
