@@ -32,7 +32,12 @@ def execute(file: Path, kept: Path) -> Any:
 
     notebook = nbformat.read(file, as_version=4)
     client = NotebookClient(
-        notebook, timeout=CELL_LIMIT_S, kernel_name="python3", resources={"metadata": {"path": file.parent}}
+        notebook,
+        timeout=CELL_LIMIT_S,
+        kernel_name="python3",
+        resources={"metadata": {"path": file.parent}},
+        # ipykernel warns that it listens on loopback without encryption; a demonstration is no place for it.
+        extra_arguments=["--log-level=ERROR"],
     )
     try:
         client.execute()
