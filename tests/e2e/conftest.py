@@ -20,7 +20,7 @@ def shared_home() -> Iterator[Path]:
         with new_notebook(home, Path(folder)) as last:
             stopped = last.run("%train cluster stop", timeout=60)
             assert "Error" not in stopped.all_text
-        assert processes_of_runs() == []
+        assert processes_of_runs(home) == []
         left = [p for p in (home / "clusters").rglob("*") if p.is_file()]
         assert left == []
 

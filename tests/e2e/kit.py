@@ -55,15 +55,16 @@ def wait_until(claim: Callable[[], bool], timeout_s: float) -> None:
         time.sleep(0.02)
 
 
-def processes_of_runs() -> list[int]:
-    """Pids of all living processes that carry JUPYTER_TRAIN_RUN: ranks and what they started."""
+def processes_of_runs(home: Path) -> list[int]:
+    """Pids of living processes that carry JUPYTER_TRAIN_RUN, ranks and what they started, of clusters over ``home``."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                in_environment = b"JUPYTER_TRAIN_RUN=" in (entry / "environ").read_bytes()
+                environ = (entry / "environ").read_bytes()
+                is_of_a_run = b"JUPYTER_TRAIN_RUN=" in environ and str(home).encode() in environ
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                if in_environment and state not in "ZX":
+                if is_of_a_run and state not in "ZX":
                     found.append(int(entry.name))
     return found
 

@@ -33,11 +33,11 @@ while True:
 
 
 def assert_nothing_is_left_and_the_next_run_starts(notebook: Notebook) -> None:
-    assert processes_of_runs() == []
+    assert processes_of_runs(notebook.home) == []
     reply = notebook.run("%%train -n 2\nanswer = train.sum(train.rank + 20.5)", timeout=60)
     assert reply.error is None
     assert notebook.run("print(answer)").stdout.strip() == "42.0"
-    wait_until(lambda: processes_of_runs() == [], 2)
+    wait_until(lambda: processes_of_runs(notebook.home) == [], 2)
 
 
 @pytest.mark.timeout(120)
@@ -124,7 +124,7 @@ def test_an_interrupt_ends_ranks_that_are_stuck(notebook: Notebook, stuck: str) 
 def test_grandchildren_end_with_their_rank(notebook: Notebook) -> None:
     cell = "%%train -n 2\nimport subprocess\nchild = subprocess.Popen(['sleep', '600'], start_new_session=True).pid"
     assert notebook.run(cell).error is None
-    wait_until(lambda: processes_of_runs() == [], 2)
+    wait_until(lambda: processes_of_runs(notebook.home) == [], 2)
 
 
 @pytest.mark.timeout(180)
@@ -147,7 +147,7 @@ outcome = "finished"
             "finished",
             "SUCCEEDED",
         ]
-    assert processes_of_runs() == []
+    assert processes_of_runs(shared_home) == []
 
 
 @pytest.mark.timeout(120)
@@ -196,5 +196,5 @@ time.sleep(600)"""
     assert reply.error is not None
     assert reply.error.name == "RankLost"
     assert time.monotonic() - begun < 20
-    wait_until(lambda: processes_of_runs() == [], 5)
+    wait_until(lambda: processes_of_runs(notebook.home) == [], 5)
     assert notebook.run("%%train -n 2\nagain = 1", timeout=60).error is None

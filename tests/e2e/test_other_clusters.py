@@ -94,7 +94,7 @@ def test_a_run_of_40_s_outlives_kernel_and_an_idle_time_out_of_10_s(
         with new_notebook(shared_home, tmp_path) as notebook:
             reply = notebook.run("import jupyter_train as jt\nprint(jt.run('patient').result()['took'])")
             assert float(reply.stdout) >= 40
-    wait_until(lambda: processes_of_runs() == [], 5)
+    wait_until(lambda: processes_of_runs(shared_home) == [], 5)
 
 
 @pytest.mark.timeout(180)

@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
@@ -78,21 +77,27 @@ CASES = {
 }
 
 
-def plain(cell: str, folder: Path) -> dict[str, list[float]]:
-    """What the same text gives as a plain script, without our package."""
-    script = folder / "plain.py"
+@pytest.fixture(scope="module")
+def plain_results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[float]]]:
+    """What the same texts give as a plain script, run by Python without our package."""
+    script = tmp_path_factory.mktemp("plain") / "plain.py"
     check = "import sys\nassert not any(m.startswith('jupyter_train') for m in sys.modules)\n"
-    script.write_text(SETUP + cell + REPORT + check)
+    script.write_text(SETUP + "".join(cell_of(case) + REPORT for case in CASES) + check)
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr
-    return result_in(done.stdout)
+    return dict(zip(CASES, results_in(done.stdout), strict=True))
 
 
-def result_in(text: str) -> dict[str, list[float]]:
-    line = next(line for line in text.splitlines() if line.startswith("RESULT "))
-    return json.loads(line.removeprefix("RESULT "))
+def cell_of(case: str) -> str:
+    model, optimizer = CASES[case]
+    return textwrap.dedent(CELL.format(model=model, optimizer=optimizer))
+
+
+def results_in(text: str) -> list[dict[str, list[float]]]:
+    lines = [line for line in text.splitlines() if line.startswith("RESULT ")]
+    return [json.loads(line.removeprefix("RESULT ")) for line in lines]
 
 
 def largest_relative_difference(ours: list[list[float]], theirs: list[list[float]]) -> float:
@@ -105,15 +110,13 @@ def largest_relative_difference(ours: list[list[float]], theirs: list[list[float
 @pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.parametrize("case", CASES)
 def test_weights_losses_and_accuracy_equal_those_of_the_plain_script(
-    notebook: Notebook, tmp_path: Path, case: str, ranks: int
+    notebook: Notebook, plain_results: dict[str, dict[str, list[float]]], case: str, ranks: int
 ) -> None:
-    model, optimizer = CASES[case]
-    cell = textwrap.dedent(CELL.format(model=model, optimizer=optimizer))
-    expected = plain(cell, tmp_path)
+    cell, expected = cell_of(case), plain_results[case]
     notebook.run(SETUP)
 
     notebook.run(f"%%train -n {ranks}\n{cell}", timeout=120)
-    got = result_in(notebook.run(REPORT).stdout)
+    [got] = results_in(notebook.run(REPORT).stdout)
 
     assert largest_relative_difference(got["weights"], expected["weights"]) <= 1e-9
     assert got["accuracies"] == expected["accuracies"]
