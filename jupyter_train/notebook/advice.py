@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_KILLED = 9
-
 
 def out_of_memory(payload: Mapping[str, Any]) -> bool:
     """Whether an error says that memory was short, of the host or of a device."""
@@ -26,7 +24,7 @@ def advice(payload: Mapping[str, Any], *, name: str, rank: int, kind: str) -> st
     if out_of_memory(payload):
         return f"A smaller batch, or more ranks on more machines, needs less memory on each; {log}  has the rest."
     if kind == "RankLost":
-        return f"Run the cell again: lost workers are replaced.  {log}  shows what it wrote last."
+        return f"Run the cell again: it gets fresh processes.  {log}  shows what this one wrote last."
     if kind == "RunTimeout":
         return "Give it more time with --timeout, or less to do; the names it had bound by then are in the notebook."
     if kind == "RanksDiverged":

@@ -91,7 +91,7 @@ def headline(view: RunView, *, now: float, connected: bool = True, note: str = "
     if steps_done(view):
         parts.append(f"step {steps_done(view)}")
     if not connected:
-        parts.append("disconnected: trying again")
+        parts.append("disconnected")
     if note:
         parts.append(note)
     return " · ".join(parts)
@@ -168,6 +168,11 @@ def make_bundle(
     if picture is not None:
         bundle["image/png"] = base64.b64encode(picture.png).decode()
     return bundle
+
+
+def as_bundle(text: str) -> dict[str, Any]:
+    """The mime bundle of a sentence."""
+    return {"text/plain": plain(text), "text/html": f"<div>{html.escape(plain(text))}</div>"}
 
 
 def _as_text(title: str, head: str, table: Iterable[tuple[str, str]], said: Sequence[str]) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from jupyter_train.notebook.api import own_run
-from jupyter_train.notebook.bundle import plain
+from jupyter_train.notebook.bundle import as_bundle, plain
 from jupyter_train.notebook.failure import quiet
 from jupyter_train.notebook.live import DisplayScreen, LiveView, Screen, TextScreen
 from jupyter_train.notebook.output import RankOutput
@@ -32,7 +33,9 @@ def run_cell(source: str, options: TrainOptions, session: Session) -> None:
         KeyboardInterrupt: the run was interrupted.
         Exception: what the cell raised on the ranks.
     """
-    prepared = prepare(source, options, session, first_line=FIRST_LINE)
+    screen = new_screen(session)
+    with _told_while_a_cluster_starts(screen):
+        prepared = prepare(source, options, session, first_line=FIRST_LINE)
     interrupts = Interrupts()
     with ExitStack() as stack:
         try:
@@ -46,7 +49,7 @@ def run_cell(source: str, options: TrainOptions, session: Session) -> None:
         remarks = list(prepared.remarks)
         if options.bg:
             remarks.append(f"in the background: %train wait {_ref(run)} brings its names in")
-        live = show(run, session, remarks=remarks)
+        live = show(run, screen, remarks=remarks, output=RankOutput(_ref(run)))
         if options.bg:
             _hand_over(run, live, interrupts)
             return
@@ -60,10 +63,35 @@ def run_cell(source: str, options: TrainOptions, session: Session) -> None:
         raise failure from None
 
 
-def show(run: Run, session: Session, *, remarks: list[str], follow_output: bool = True) -> LiveView:
-    """The live view of ``run`` under the current cell, kept up to date by a thread."""
-    screen: Screen = DisplayScreen() if session.has_front_end else TextScreen(sys.stdout.write)
-    output = RankOutput(_ref(run)) if follow_output else None
+def new_screen(session: Session) -> Screen:
+    """What the current cell can show something on."""
+    return DisplayScreen() if session.has_front_end else TextScreen(sys.stdout.write)
+
+
+@contextmanager
+def _told_while_a_cluster_starts(screen: Screen) -> Iterator[None]:
+    """The first cell of the day waits some seconds: it says what for."""
+    from jupyter_train import cluster
+
+    current = cluster.current()
+    if current is not None and current.is_alive:
+        yield
+        return
+    screen.show(
+        as_bundle("connecting to a cluster; a local one is started where there is none, and stays"),
+        final=False,
+    )
+    try:
+        yield
+    except BaseException:
+        screen.show(as_bundle("nothing was started"), final=True)
+        raise
+
+
+def show(
+    run: Run, screen: Screen, *, remarks: Iterable[str] = (), output: RankOutput | None = None
+) -> LiveView:
+    """The live view of ``run`` on ``screen``, kept up to date by a thread."""
     live = LiveView(screen, run.name, output=output, remarks=remarks)
     live.show(run.known)
     run.follow(live)

@@ -80,10 +80,9 @@ def _runs(given: Mapping[str, Any], session: Session) -> RunTable:
 
 
 def _attach(given: Mapping[str, Any], session: Session) -> None:
-    from jupyter_train.notebook.cell import show
+    from jupyter_train.notebook.cell import new_screen, show
 
-    run = api.find(given["run"], session)
-    show(run, session, remarks=[], follow_output=False)
+    show(api.find(given["run"], session), new_screen(session))
 
 
 def _stop(given: Mapping[str, Any], session: Session) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from jupyter_train import errors
 from jupyter_train.notebook.advice import advice, out_of_memory
-from jupyter_train.notebook.bundle import plain
+from jupyter_train.notebook.bundle import memory, plain
 from jupyter_train.notebook.original import BY_CAUSE, original
 from jupyter_train.record import RunState, RunView
 
@@ -118,7 +118,10 @@ def report(view: RunView, failure: Failure, *, name: str, cell: str = "", kind: 
     frames = _frames(payload, view, cell)
     message = _message(payload, kind)
     if out_of_memory(payload):
-        message += _memory_lines(view, rank)
+        message.append(f"out of memory{_in_use(view, rank)}")
+    elif payload.get("cause") == "signal" and "SIGKILL" in str(payload.get("message")):
+        # Linux takes the largest process when memory is short, and does not say so.
+        message.append(f"perhaps out of memory{_in_use(view, rank)}")
     tail = _others(failure)
     tail.append(f"→ {advice(payload, name=plain(name, 60), rank=rank, kind=kind)}")
     room = MAX_LINES - len(head) - len(message) - len(tail)
@@ -148,16 +151,13 @@ def _message(payload: Mapping[str, Any], kind: str) -> list[str]:
     return shown
 
 
-def _memory_lines(view: RunView, rank: int) -> list[str]:
-    from jupyter_train.notebook.bundle import memory
-
+def _in_use(view: RunView, rank: int) -> str:
     peaks = [
         f"rank {r} {memory(max(reading.memory_bytes for reading in readings))}"
         for r, readings in sorted(view.usage.items())
         if readings and (r == rank or rank < 0)
     ]
-    used = f": at most {', '.join(peaks[:4])} were in use" if peaks else ""
-    return [f"out of memory{used}"]
+    return f": at most {', '.join(peaks[:4])} were in use" if peaks else ""
 
 
 def _others(failure: Failure) -> list[str]:

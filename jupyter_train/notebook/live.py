@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from jupyter_train.notebook.bundle import Picture, make_bundle, plain
 from jupyter_train.notebook.output import RankOutput
-from jupyter_train.notebook.pace import Pace
+from jupyter_train.notebook.pace import PICTURE_SHARE, TEXT_SHARE, Pace
 from jupyter_train.notebook.series import StepClock
-from jupyter_train.record import Event, EventKind, RunView
+from jupyter_train.record import Event, EventKind, RunState, RunView
 
 logger = logging.getLogger("jupyter_train")
 
@@ -93,8 +93,8 @@ class LiveView:
         self._wall = wall
         self._cpu = cpu
         self._steps = StepClock()
-        self._pace = Pace()
-        self._picture_pace = Pace()
+        self._pace = Pace(share=TEXT_SHARE)
+        self._picture_pace = Pace(share=PICTURE_SHARE)
         self._picture: Picture | None = None
         self._news = 0  #: events so far that a picture would show
         self._pictured = -1
@@ -121,8 +121,9 @@ class LiveView:
         """The end: the picture that stays."""
         if self._output is not None:
             self._output.close()
+        over = view.state is not None and (view.state.is_terminal or view.state is RunState.LOST)
         with self._lock:
-            self._learn((), view, connected=True)
+            self._learn((), view, connected=over)
             self._draw(final=True)
 
     def show(self, view: RunView) -> None:
@@ -164,13 +165,13 @@ class LiveView:
         self._news += sum(event.kind is not EventKind.LOG for event in events)
         if not self._trained and view.running_since is not None:
             self._trained = True
-            self._picture_pace = Pace(first_s=FIRST_PICTURE_S)
+            self._picture_pace = Pace(share=PICTURE_SHARE, first_s=FIRST_PICTURE_S)
             self._picture_pace.begin(self._clock())
 
     def _draw(self, *, final: bool) -> None:
-        began = self._cpu()
         if self._trained and (final or not self._picture_pace.due_in(self._clock())):
             self._draw_picture()
+        began = self._cpu()
         self._publish(final=final)
         self._pace.drawn(self._clock(), self._cpu() - began)
 
@@ -179,13 +180,14 @@ class LiveView:
         if view is None or self._news == self._pictured:
             return
         try:
-            # Its import is paid once per kernel; drawing is what is paced.
             from jupyter_train.notebook import chart
 
             began = self._cpu()
             png = chart.draw(view, self._steps, now=self._wall())
             words = chart.summary_of_curves(view.curves)
-            self._picture_pace.drawn(self._clock(), self._cpu() - began)
+            # What only the first one costs, imports and fonts, is no reason to wait long for the second.
+            cost = self._cpu() - began if self._picture is not None else 0.0
+            self._picture_pace.drawn(self._clock(), cost)
         except Exception as error:
             # A run must not lose its view over a picture.
             logger.debug("the chart failed", exc_info=True)

@@ -34,9 +34,7 @@ def outcome(
         return quiet(KeyboardInterrupt(), [f"KeyboardInterrupt: {_interrupted(view, name, brought)}"])
     if view.state is RunState.CANCELLED:
         reason = f" ({plain(view.reason, 120)})" if view.reason else ""
-        return quiet(
-            RunCancelled(f"run {name} was stopped from elsewhere{reason} after step {steps_done(view)}")
-        )
+        return quiet(RunCancelled(f"run {name} was stopped from elsewhere{_after(view)}{reason}"))
     if view.state is None or not view.state.is_terminal:
         why = f": {plain(str(gave_up), 200)}" if gave_up is not None and str(gave_up) else ""
         return quiet(
@@ -54,4 +52,9 @@ def _interrupted(view: RunView, name: str, brought: int) -> str:
     if view.state is RunState.SUCCEEDED:
         return f"run {name} had ended by itself; its names are in the notebook"
     names = f"; {brought} name{'s' * (brought != 1)} that it had bound are in the notebook" if brought else ""
-    return f"run {name} was stopped after step {steps_done(view)}{names}"
+    return f"run {name} was stopped{_after(view)}{names}"
+
+
+def _after(view: RunView) -> str:
+    done = steps_done(view)
+    return f" after step {done}" if done else ""

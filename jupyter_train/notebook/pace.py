@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 PERIOD_S = 2.0
-CPU_SHARE = 0.01
+# Of one core; 1 % together.
+TEXT_SHARE = 0.001
+PICTURE_SHARE = 0.009
 
 
 class Pace:
     """At most one drawing per ``period_s``, and at most ``share`` of one core spent on drawing."""
 
-    def __init__(self, *, period_s: float = PERIOD_S, share: float = CPU_SHARE, first_s: float = 0.0) -> None:
+    def __init__(self, *, share: float, period_s: float = PERIOD_S, first_s: float = 0.0) -> None:
         self._period_s = period_s
         self._share = share
         self._next = float("-inf")

@@ -64,6 +64,19 @@ def test_the_view_is_one_display_that_ends_with_the_picture(shell: Shell) -> Non
     assert "data:image/png;base64," + last["image/png"] in last["text/html"]
 
 
+def test_the_first_cell_says_that_a_cluster_starts_in_the_same_display(
+    shell: Shell, control: FakeControl, connection: FakeConnection
+) -> None:
+    connection.is_alive = False
+    shell.run("%%train --name digits\npass")
+    assert "connecting to a cluster" in shell.shown[0]["text/plain"]
+    assert "SUCCEEDED" in shell.shown[-1]["text/plain"]
+    assert len(shell.ip.display_pub.ids) == 1
+    control.workers = 0
+    shell.run("%%train --name digits\npass")
+    assert shell.shown[-1]["text/plain"] == "nothing was started"
+
+
 def test_a_terminal_gets_text(shell: Shell) -> None:
     del shell.ip.kernel
     shell.run("%%train --name digits\npass")

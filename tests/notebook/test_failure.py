@@ -151,6 +151,14 @@ def test_out_of_memory_is_said_with_what_was_in_use() -> None:
     assert "smaller batch" in lines(error)[-1]
 
 
+def test_a_killed_process_may_have_been_out_of_memory() -> None:
+    usage = {1: (UsageReading(time=1.0, cpu_cores=1.0, memory_bytes=3_200_000_000),)}
+    killed = payload("RankLost", "the process of rank 1 was killed by SIGKILL", cause="signal", frames=[])
+    error = failed({1: killed}, usage=usage)
+    assert type(error) is errors.RankLost
+    assert "perhaps out of memory: at most rank 1 3.2 GB were in use" in lines(error)
+
+
 def test_a_reason_alone_is_enough() -> None:
     error = failed({}, reason="RunTimeout: the run took longer than the 5 s that --timeout allows")
     assert type(error) is errors.RunTimeout

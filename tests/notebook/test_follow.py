@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -88,6 +90,23 @@ def test_a_watcher_that_fails_does_not_end_the_following(control: FakeControl, r
     assert follower.done.wait(10)
     assert follower.view.state is RunState.SUCCEEDED
     follower.join(10)
+
+
+def test_a_kernel_exits_while_it_follows() -> None:
+    code = """
+import sys
+from tests.notebook.fakes import FakeControl, FakeRun
+from tests.notebook.test_follow import SPEC, Watcher, following
+control = FakeControl()
+run = control.runs[SPEC.run_id] = FakeRun(control, SPEC)
+follower = following(control, Watcher())
+run.begin()
+assert run.watched.wait(10)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 class Journal:

@@ -226,14 +226,14 @@ class TestBundle:
 
 class TestPace:
     def test_at_most_one_drawing_in_two_seconds(self) -> None:
-        pace = Pace()
+        pace = Pace(share=0.01)
         assert pace.due_in(10.0) == 0
         pace.drawn(10.0, cost_s=0.001)
         assert pace.due_in(11.0) == pytest.approx(1.0)
         assert pace.due_in(12.0) == 0
 
     def test_an_expensive_drawing_takes_one_percent_of_a_core(self) -> None:
-        pace = Pace()
+        pace = Pace(share=0.01)
         pace.drawn(10.0, cost_s=0.08)
         assert pace.due_in(10.0) == pytest.approx(8.0)
 
@@ -297,6 +297,33 @@ class TestLive:
         live.close(fold(unpack_event(data) for data in run.packed))
         assert "image/png" in self.screen.shown[-1]
         assert "SUCCEEDED" in self.screen.shown[-1]["text/plain"]
+
+    def test_text_and_picture_together_take_one_percent_of_a_core(self, run: FakeRun) -> None:
+        spent = 0.0
+
+        def cpu() -> float:
+            # Each reading 20 ms after the one before: a costly picture and a costly text.
+            nonlocal spent
+            spent += 0.02
+            return spent
+
+        live = self.live()
+        live._cpu = cpu
+        run.begin()
+        self.news(live, run)
+        begun, before = self.now, spent
+        while self.now < begun + 1000.0:
+            self.now += 1.0
+            run.metrics(0, loss=[1.0])
+            self.news(live, run)
+        assert len(self.screen.shown) > 20
+        assert (spent - before) / 2 <= 0.01 * 1000.0 + 0.1
+
+    def test_a_view_that_lost_its_run_says_so(self, run: FakeRun) -> None:
+        live = self.live()
+        run.begin()
+        live.close(fold(unpack_event(data) for data in run.packed))
+        assert "disconnected" in self.screen.shown[-1]["text/plain"]
 
     def test_a_lost_connection_is_shown(self, run: FakeRun) -> None:
         live = self.live()
