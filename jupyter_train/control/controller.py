@@ -20,6 +20,7 @@ from typing import Any
 
 from distributed import Scheduler, SchedulerPlugin
 from distributed.scheduler import WorkerState
+from tornado.ioloop import PeriodicCallback
 
 from jupyter_train._version import __version__
 from jupyter_train.control.dispatcher import Dispatcher
@@ -41,6 +42,7 @@ REPLY_BYTES = 4 * 2**20
 LONGEST_WAIT_S = 60.0
 FAREWELL_S = 1.0
 PROBE_EVERY_S = 0.5
+AWAKE_EVERY_MS = 500
 _COMMIT_TRIES = 40
 
 _OWN_CLIENTS = ("Client-worker-", "Client-jupyter-train-supervisor")
@@ -94,6 +96,9 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
             raise
         self._dispatcher = Dispatcher(scheduler, self._journal, self._threads)
         self._look_for_agents()
+        awake = PeriodicCallback(self._stay_awake, AWAKE_EVERY_MS)
+        scheduler.periodic_callbacks[NAME] = awake  # stopped with the scheduler
+        awake.start()
         self._opened.set_result(None)
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
@@ -287,6 +292,11 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
             if worker not in dispatcher.agents and now - self._probed.get(worker, 0.0) > PROBE_EVERY_S:
                 self._probed[worker] = now
                 dispatcher.probe(worker)
+
+    def _stay_awake(self) -> None:
+        """Keep the scheduler's idle time-out away from runs: it counts tasks, and a run that waits has no lease yet."""
+        if self._dispatcher is not None and self._dispatcher.active:
+            self._scheduler.idle_since = None
 
     def _refuse_from_now_on(self) -> None:
         for name in _HANDLERS:

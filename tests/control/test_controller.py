@@ -491,6 +491,15 @@ async def test_idleness_counts_from_the_last_run_or_client(cluster: Cluster) -> 
         assert (await cluster.hello())["idle_since"] < 1
 
 
+@with_cluster(1)
+async def test_dasks_idle_time_out_never_takes_a_scheduler_with_runs(cluster: Cluster) -> None:
+    await cluster.until(await cluster.submit(), "RUNNING")
+    cluster.scheduler.idle_since = 1.0  # as Dask sets it where no task runs
+    async with asyncio.timeout(5):
+        while cluster.scheduler.idle_since is not None:
+            await asyncio.sleep(0.01)
+
+
 @with_cluster(2)
 async def test_closing_the_scheduler_ends_the_runs_in_the_journal(cluster: Cluster) -> None:
     running, waiting = await cluster.submit(2), await cluster.submit(2)
