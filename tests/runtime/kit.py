@@ -44,6 +44,7 @@ class Cluster:
 
     def __init__(self, client: Any, home: Path) -> None:
         self.client = client
+        self.home = home
         self.content = ContentStore(content_folder(home))
         self.workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
 
