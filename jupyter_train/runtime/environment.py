@@ -59,8 +59,7 @@ def settle(job: Job, spec: RunSpec, remark: Callable[[str], None]) -> None:
 def seed_everything(spec: RunSpec, state: Mapping[str, Any] | None) -> None:
     """Give torch, numpy and random the same state in every rank: the spec's seed, else the kernel's states.
 
-    A generator that the kernel did not have is seeded from the run's id. A
-    fresh torch is left alone: it starts alike in every process.
+    A generator that the kernel did not have is seeded from the run's id.
     """
     import numpy as np
     import torch
@@ -73,6 +72,7 @@ def seed_everything(spec: RunSpec, state: Mapping[str, Any] | None) -> None:
         random.seed(spec.seed)
         return
     own = int.from_bytes(hashlib.sha256(spec.run_id.encode()).digest()[:4])
+    torch.manual_seed(own)
     np.random.seed(own)
     random.seed(own)
     if state is not None:

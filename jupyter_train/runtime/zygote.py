@@ -19,6 +19,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import socket
@@ -59,13 +60,12 @@ IMPORTED_FIRST = (
     "faulthandler",
     "linecache",
     "traceback",
-    "jupyter_train.transport.load",
-    "jupyter_train.transport.result",
-    "jupyter_train.transport.content",
     "jupyter_train.runtime.observe",
-    "jupyter_train.runtime.parallel",
     "jupyter_train.runtime.rank",
 )
+
+#: Of these every module.
+PACKAGES_IMPORTED_FIRST = ("jupyter_train.transport", "jupyter_train.runtime.parallel")
 
 #: Imported where they are installed: what notebooks use most beside torch.
 IMPORTED_IF_THERE = ("tqdm.std", "pandas")
@@ -86,6 +86,9 @@ def run(fd: int, parent: int) -> NoReturn:
     processes.adopt_orphans()
     for name in IMPORTED_FIRST:
         importlib.import_module(name)
+    for name in PACKAGES_IMPORTED_FIRST:
+        for module in pkgutil.iter_modules(importlib.import_module(name).__path__, f"{name}."):
+            importlib.import_module(module.name)
     for name in IMPORTED_IF_THERE:
         try:
             importlib.import_module(name)

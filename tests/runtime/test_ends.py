@@ -196,6 +196,7 @@ def test_a_killed_worker_takes_everything_of_its_rank_along(own_engine: Cluster)
     leases = engine.scheduler(lambda dask_scheduler: [str(key) for key in dask_scheduler.tasks])
     assert not any("/1/1@" in key for key in leases), "its lease must not wait for the dead worker"
     engine.call(engine.workers[0], "train_stop_ranks", run_id=run_id, attempt=1, mode="kill")
+    engine.wait_exits(run_id, ranks=1)
     wait_gone(run_id)
     assert sleepers() <= before
 

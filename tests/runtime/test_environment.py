@@ -104,14 +104,12 @@ def test_without_a_seed_the_kernels_states_go_on() -> None:
 
 @pytest.mark.usefixtures("random_states")
 def test_a_generator_the_kernel_did_not_have_is_alike_on_all_ranks_of_a_run() -> None:
-    torch.manual_seed(0)
     seed_everything(SPEC, {"random": None, "numpy": None, "torch": None})
     first = draw()
-    torch.manual_seed(0)
     seed_everything(SPEC, None)
     assert draw() == first
     seed_everything(replace(SPEC, run_id="20261122-101010-000000"), None)
-    assert draw()[:2] != first[:2]
+    assert not set(draw()) & set(first)
 
 
 def test_values_of_the_environment_are_not_left_on_a_disk(tmp_path: object) -> None:
