@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import inspect
 from collections.abc import Iterator
 from functools import lru_cache
 from types import CodeType
@@ -29,6 +30,7 @@ class CodeNames(NamedTuple):
 
     reads: frozenset[str]  #: loaded or deleted
     writes: frozenset[str]  #: assigned or deleted
+    in_functions: frozenset[str]  #: those that functions read, which run when somebody calls them
     words: frozenset[str]  #: every name in it, attributes too
 
 
@@ -42,6 +44,7 @@ def code_names(code: CodeType, *, is_module: bool = False) -> CodeNames:
     """
     reads: set[str] = set()
     writes: set[str] = set()
+    in_functions: set[str] = set()
     words: set[str] = set(code.co_names)
     for operation, operand in _instructions(code):
         if operation not in _NAMED:
@@ -56,8 +59,11 @@ def code_names(code: CodeType, *, is_module: bool = False) -> CodeNames:
             inner = code_names(constant)
             reads |= inner.reads
             writes |= inner.writes
+            in_functions |= inner.in_functions
             words |= inner.words
-    return CodeNames(frozenset(reads), frozenset(writes), frozenset(words))
+    if code.co_flags & inspect.CO_OPTIMIZED:  # a function, not a module or the body of a class
+        in_functions = reads
+    return CodeNames(frozenset(reads), frozenset(writes), frozenset(in_functions), frozenset(words))
 
 
 def _instructions(code: CodeType) -> Iterator[tuple[int, int]]:

@@ -19,7 +19,7 @@ from jupyter_train.transport.content import ContentStore
 from jupyter_train.transport.culprit import Culprit, find_culprit
 from jupyter_train.transport.exclusions import is_users
 from jupyter_train.transport.functions import LruCache
-from jupyter_train.transport.memory import ALIGNMENT, Bytes, Layout
+from jupyter_train.transport.memory import ALIGNMENT, NOTHING, Bytes, Layout
 from jupyter_train.transport.names import CellNames, cell_names
 from jupyter_train.transport.pickling import RESERVED, Dumped, Namespace, Writer, drop_temporaries
 from jupyter_train.transport.randomness import random_state as current_random_state
@@ -44,6 +44,19 @@ class Envelope:
     buffers: tuple[tuple[int, int], ...]
     dropped: npt.NDArray[np.int64]  #: numbers of objects that the kernel has no more
     random_state: dict[str, Any] | None
+
+
+#: Of a run that captured nothing at all.
+EMPTY = Envelope(
+    format=FORMAT,
+    names=(),
+    imports=(),
+    layout=NOTHING,
+    placement=np.zeros((0, 2), np.int64),
+    buffers=(),
+    dropped=np.zeros(0, np.int64),
+    random_state=None,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,12 +9,17 @@ from typing import Any
 _IPYTHON = re.compile(r"In|Out|get_ipython|exit|quit|_+|_i+|_i?\d+|_[iod]h|_exit_code|__.*__")
 
 
+def is_our_train(kind: type) -> bool:
+    """Whether objects of ``kind`` are the ``train`` that every process has its own of."""
+    return kind.__module__ == "jupyter_train.runtime.train" and kind.__qualname__ == "Train"
+
+
 def is_users(name: str, value: Any) -> bool:
     """Whether ``name`` may travel with ``value``: neither IPython's own nor ``train``."""
     if _IPYTHON.fullmatch(name):
         return False
-    if type(value).__module__ == "jupyter_train.runtime.train":
-        return name != "train"
+    if name == "train" and is_our_train(type(value)):
+        return False
     if name == "open":
         # IPython puts a guarded open() into the namespace; a rank has the real one.
         shell = sys.modules.get("IPython.core.interactiveshell")

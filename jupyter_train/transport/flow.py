@@ -12,7 +12,7 @@ first place that names the function.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import CodeType
 
 from jupyter_train.transport.bytecode import code_names
@@ -37,8 +37,16 @@ def names_read_early(tree: ast.Module) -> set[str]:
 
 
 class _Flow:
-    def __init__(self) -> None:
-        self.early: set[str] = set()
+    """The pass over the cell, or over the body of a class in it.
+
+    Args:
+        cell: the pass over the cell, with the names bound where the class
+            stands: what functions in the class see of the cell.
+    """
+
+    def __init__(self, cell: tuple[_Flow, Bound] | None = None) -> None:
+        self.cell = cell
+        self.early: set[str] = set() if cell is None else cell[0].early
         #: Functions and classes of the cell that nothing has named yet, and the globals they read.
         self.sleeping: dict[str, frozenset[str]] = {}
 
@@ -51,15 +59,27 @@ class _Flow:
         if name not in bound:
             self.early.add(name)
         for used in self.sleeping.pop(name, ()):
-            self.read(used, bound)
+            self.read_in_function(used, bound)
+
+    def read_in_function(self, name: str, bound: Bound) -> None:
+        """A function reads ``name``: it sees the cell, and not the class around it."""
+        if self.cell is None:
+            self.read(name, bound)
+        else:
+            flow, around = self.cell
+            flow.read(name, around)
 
     def reads(self, node: ast.AST | None, bound: Bound) -> None:
         """Everything that evaluating ``node`` may read."""
         if node is None:
             return
-        for part in ast.walk(node):
-            if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Store):
-                self.read(part.id, bound)
+        for name in _loaded(node):
+            self.read(name, bound)
+        if self.cell is not None:
+            for part in ast.walk(node):
+                if isinstance(part, _SCOPES):
+                    for name in _loaded(part):
+                        self.read_in_function(name, bound)
 
     def assign(self, target: ast.AST, bound: Bound) -> None:
         self.reads(target, bound)  # the object and index of ``a[i] = …``
@@ -135,10 +155,10 @@ class _Flow:
         for now in (*node.decorator_list, *node.bases, *(keyword.value for keyword in node.keywords)):
             self.reads(now, bound)
         # The body runs at once, in a scope of its own, and its functions later.
-        body = _Flow()
-        body.sleeping = dict(self.sleeping)
-        body.block(node.body, set(bound))
-        self.early |= body.early
+        around = self.cell or (self, bound)
+        body = _Flow(around)
+        body.sleeping = dict(around[0].sleeping)
+        body.block(node.body, set(around[1]))
         # A decorator or a metaclass may call methods at once.
         self._define(node, bound, runs_now=bool(node.decorator_list or node.keywords))
 
@@ -149,7 +169,7 @@ class _Flow:
             used &= {name for part in node.body for name in _names_in_functions(part)}
         if runs_now:
             for name in used:
-                self.read(name, bound)
+                self.read_in_function(name, bound)
         elif used:
             self.sleeping[node.name] = used
         bound.add(node.name)
@@ -211,6 +231,16 @@ def _replace(bound: Bound, new: Bound) -> None:
     bound.update(new)
 
 
+#: Expressions with a scope of their own, which skips the class around them.
+_SCOPES = (ast.Lambda, ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)
+
+
+def _loaded(node: ast.AST) -> Iterator[str]:
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Store):
+            yield part.id
+
+
 def _stored(node: ast.AST) -> set[str]:
     names = (part for part in ast.walk(node) if isinstance(part, ast.Name))
     return {name.id for name in names if isinstance(name.ctx, ast.Store)}
@@ -227,9 +257,7 @@ def _names_in_functions(node: ast.AST) -> Iterable[str]:
     """Names loaded in functions at any depth of ``node``."""
     for part in ast.walk(node):
         if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
-            for name in ast.walk(part):
-                if isinstance(name, ast.Name) and not isinstance(name.ctx, ast.Store):
-                    yield name.id
+            yield from _loaded(part)
 
 
 #: Context managers of every day whose ``__exit__`` lets exceptions through. After

@@ -5,18 +5,23 @@ from __future__ import annotations
 import gc
 import importlib
 import pickle
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from jupyter_train.errors import CaptureError
 from jupyter_train.record import ContentRef
-from jupyter_train.transport.capture import FORMAT, Envelope
+from jupyter_train.transport.capture import EMPTY, FORMAT, Envelope
 from jupyter_train.transport.content import ContentStore
 from jupyter_train.transport.memory import Regions
 from jupyter_train.transport.pickling import RESERVED, Namespace, Reader, Receiver, drop_temporaries
 from jupyter_train.transport.schedulers import track_steps
 from jupyter_train.transport.snapshot import Snapshots
+
+if "torch" in sys.modules:
+    # A zygote imports torch and then this module, so that its ranks find everything imported.
+    import jupyter_train.transport.tensors  # noqa: F401
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,7 +41,7 @@ def load_capture(
     """Fill ``namespace`` with what was captured.
 
     Args:
-        refs: as ``Capture.refs``; their files are in ``content``.
+        refs: as ``Capture.refs``; their files are in ``content``. Empty: nothing was captured.
         content: the folder of this host.
         namespace: of the process's ``__main__``.
         device: where tensors go that lay on an accelerator in the notebook; None: the CPU.
@@ -67,7 +72,7 @@ def load_objects(
     Raises:
         CaptureError: as :func:`load_capture`.
     """
-    envelope = pickle.loads(content.map(refs[0].key))
+    envelope = pickle.loads(content.map(refs[0].key)) if refs else EMPTY
     if not isinstance(envelope, Envelope) or envelope.format != FORMAT:
         raise CaptureError("the capture was written by another version of jupyter_train")
     files: dict[int, memoryview] = {}
@@ -85,7 +90,8 @@ def load_objects(
     try:
         for name in envelope.imports:
             importlib.import_module(name)
-        reader = Reader(content.map(refs[1].key), receiver, buffers=envelope.buffers)
+        stream = content.map(refs[1].key) if refs else b""
+        reader = Reader(stream, receiver, buffers=envelope.buffers)
         for name in envelope.names:
             namespace[name] = reader.load()
     except ImportError as error:

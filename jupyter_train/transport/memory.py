@@ -40,6 +40,15 @@ class Layout:
     compacted: frozenset[int]  #: views whose bytes were copied into C order
 
 
+NOTHING = Layout(
+    lengths=np.zeros(0, np.int64),
+    hashes=(),
+    region_of=np.zeros(0, np.int64),
+    offset_of=np.zeros(0, np.int64),
+    compacted=frozenset(),
+)
+
+
 class _Raw:
     """Memory by address; numpy makes an array of it without a copy."""
 

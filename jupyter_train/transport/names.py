@@ -54,7 +54,8 @@ def cell_names(source: str, *, filename: str = "<cell>", first_line: int = 1) ->
         raise
     names = code_names(code, is_module=True)
     early = names_read_early(tree)
-    reads = {name for name in names.reads if name in early or name not in names.writes}
+    # A function that nothing in the cell names may still be called in ways not seen.
+    reads = set((names.reads & early) | (names.in_functions - names.writes))
     dynamic = bool(_DYNAMIC & names.reads)
     star = False
     for node in ast.walk(tree):

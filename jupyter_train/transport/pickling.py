@@ -28,6 +28,7 @@ from cloudpickle import cloudpickle as cloudpickle_internals
 from jupyter_train.transport import functions
 from jupyter_train.transport.arrays import array_parts, rebuild_array
 from jupyter_train.transport.bytecode import code_names
+from jupyter_train.transport.exclusions import is_our_train
 from jupyter_train.transport.memory import Outgoing, Regions
 from jupyter_train.transport.refusals import refusal
 
@@ -299,7 +300,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
     def _reducer_for(self, kind: type) -> Any:
         if issubclass(kind, type):
             return self._class
-        if kind.__module__ == "jupyter_train.runtime.train":
+        if is_our_train(kind):
             return self._our_train
         reason = refusal(kind)
         if reason is not None:

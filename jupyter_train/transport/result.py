@@ -350,6 +350,10 @@ def _names_by_object(loaded: Loaded, numbers: set[int]) -> dict[int, list[str]]:
 #: Where a search for objects ends: what these refer to belongs to everybody.
 _CLOSED = (type, ModuleType, BuiltinFunctionType, str, int, float, bytes)
 
+#: A list of a million numbers is passed over at the speed of C.
+_LEAVES = frozenset({str, int, float, bytes, bool, complex, type(None)})
+_MANY = 100
+
 
 def _reached(root: Any, wanted: dict[int, int], closed: int) -> set[int]:
     seen: set[int] = {closed}
@@ -362,10 +366,14 @@ def _reached(root: Any, wanted: dict[int, int], closed: int) -> set[int]:
         seen.add(id(value))
         if id(value) in wanted:
             reached.add(wanted[id(value)])
+            if len(reached) == len(wanted):
+                break
         if isinstance(value, FunctionType):
             todo += [value.__dict__, *(value.__closure__ or ()), *(value.__defaults__ or ())]
         else:
-            todo += gc.get_referents(value)
+            parts = gc.get_referents(value)
+            if len(parts) < _MANY or not _LEAVES.issuperset(map(type, parts)):
+                todo += parts
     return reached
 
 
