@@ -51,6 +51,8 @@ def _in_loop(loop: ast.For | ast.AsyncFor, losses: set[str]) -> Iterator[Counter
         text = ast.unparse(node)
         if "train.sum" in text or "train.mean" in text or not _of_the_batch(value, assigned):
             continue
+        if isinstance(target, ast.Name) and target.id in losses:
+            continue  # the loss itself is put together
         names = {n.id for n in ast.walk(value) if isinstance(n, ast.Name)}
         of_loss = names & losses
         if of_loss and not _counts_samples(value):

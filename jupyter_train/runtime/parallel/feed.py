@@ -258,7 +258,12 @@ class Feed:
             )
             if splits:
                 self._seen.add(site)
-        elif loop is Loop.TRAINS:
+        if loop is Loop.SOLVES:
+            self._remarks.say(
+                f"{site}: this loop takes its gradients by autograd.grad or torch.func, so every rank computes whole "
+                "batches: right, but not faster"
+            )
+        elif why and loop is Loop.TRAINS:
             self._remarks.say(f"{site}: {why}, so every rank trains on whole batches: right, but not faster")
         with self.streams.shared():
             inner = self._make(loader, splitter, original)

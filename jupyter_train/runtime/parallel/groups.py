@@ -57,8 +57,6 @@ class Groups:
                 work.wait(PATIENCE)
                 return
             except RuntimeError as error:
-                if work.is_completed() and work.is_success():
-                    return
                 broken = "timed out" not in str(error).lower()
                 if self.on_wait is not None:
                     self.on_wait(error if broken else None)

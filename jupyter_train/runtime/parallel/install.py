@@ -178,6 +178,8 @@ class Parallel:
             current = feed.current if reducer.active else None
             return current.share if current is not None else None
 
+        reducer.registry.install(patches)
+        _watch_grad(patches, reducer)
         streams.install(patches)
         feed.install(patches)
         Statistics(gather=gather, total=total, share=share).install(patches)
@@ -255,6 +257,19 @@ def _is_as_expected(remarks: Remarks) -> bool:
         f"torch {torch.__version__} is not one that batches can be split with: every rank computes everything"
     )
     return False
+
+
+def _watch_grad(patches: Patches, reducer: Reducer) -> None:
+    import torch
+
+    original = torch.autograd.grad
+
+    @functools.wraps(original)
+    def grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        reducer.check_grad(inputs)
+        return original(outputs, inputs, *args, **kwargs)
+
+    patches.replace(torch.autograd, "grad", grad)
 
 
 def _watch_distributed(patches: Patches, left_alone: Callable[[], None]) -> None:

@@ -35,6 +35,7 @@ class Learner:
         """
         registry = self._registry
         registry.wake()
+        registry.has_news = False
         unknown = [leaf for leaf in leaves(roots) if registry.number(leaf) is None]
         names = owners(namespaces)
         shapes = {name: _shapes(in_names(value)) for name, value in names.items()}

@@ -13,6 +13,8 @@ from typing import Any
 
 DEEPEST = 4
 _BACKWARD = frozenset({"backward", "manual_backward"})
+_GRAD = frozenset({"grad", "grad_and_value", "jacrev", "vjp"})
+_LIBRARY = ("torch", "autograd", "func", "functorch")  #: whose ``grad`` is meant
 _ENDS = ("STORE", "POP_TOP", "RETURN", "JUMP", "DELETE", "RAISE", "YIELD")
 
 
@@ -21,6 +23,7 @@ class Loop(Enum):
 
     TRAINS = "trains"
     READS = "reads"  #: no backward in its body
+    SOLVES = "solves"  #: gradients by autograd.grad or torch.func alone
     UNKNOWN = "unknown"  #: not a for loop that can be read
 
 
@@ -30,7 +33,9 @@ def kind_of(frame: FrameType) -> Loop:
     if body is None:
         return Loop.UNKNOWN
     namespace = {**vars(builtins), **frame.f_globals, **frame.f_locals}
-    return Loop.TRAINS if _reaches_backward(body, namespace, DEEPEST, set()) else Loop.READS
+    if _reaches(body, namespace, _BACKWARD, DEEPEST, set()):
+        return Loop.TRAINS
+    return Loop.SOLVES if _reaches(body, namespace, _GRAD, DEEPEST, set()) else Loop.READS
 
 
 @lru_cache(maxsize=512)
@@ -57,26 +62,36 @@ def _body(code: CodeType, at: int) -> tuple[dis.Instruction, ...] | None:
     return None
 
 
-def _reaches_backward(
-    steps: tuple[dis.Instruction, ...], namespace: Mapping[str, Any], depth: int, seen: set[CodeType]
+def _reaches(
+    steps: tuple[dis.Instruction, ...],
+    namespace: Mapping[str, Any],
+    wanted: frozenset[str],
+    depth: int,
+    seen: set[CodeType],
 ) -> bool:
     owner: Any = None
+    before = ""
     for step in steps:
+        if isinstance(step.argval, CodeType) and step.argval not in seen:
+            seen.add(step.argval)  # a closure that is made here, for LBFGS for instance
+            if _reaches(_instructions(step.argval), namespace, wanted, depth, seen):
+                return True
         name = step.argval if isinstance(step.argval, str) else ""
         if step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            if name in _BACKWARD:
+            if name in wanted and (wanted is not _GRAD or before in _LIBRARY):
                 return True
             owner = _attribute(owner, name)
-        elif step.opname.startswith(
-            ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FAST", "LOAD_DEREF", "LOAD_CLASSDEREF")
-        ):
+        elif step.opname.startswith(("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FAST", "LOAD_DEREF", "LOAD_CLASSDEREF")):
             owner = namespace.get(name)
+            if wanted is _GRAD and name in wanted and getattr(owner, "__module__", "").startswith("torch"):
+                return True
         else:
             continue
+        before = name
         for function in _functions(owner):
             if depth and function.__code__ not in seen:
                 seen.add(function.__code__)
-                if _reaches_backward(_instructions(function.__code__), _names_of(function), depth - 1, seen):
+                if _reaches(_instructions(function.__code__), _names_of(function), wanted, depth - 1, seen):
                     return True
     return False
 

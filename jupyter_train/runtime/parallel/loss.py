@@ -162,19 +162,20 @@ def _scaled(node: Any, part: Part, divisor: float, by_tensor: bool) -> tuple[flo
         return divisor, by_tensor
     number = float(value)
     if part is Part.DIVIDE:
-        tensor = value.dtype.is_floating_point and value.dtype == _result_type(node)
-        return (divisor or 1.0) * number, by_tensor or tensor
+        is_tensor = isinstance(value, torch.Tensor) and value.is_floating_point()
+        return (divisor or 1.0) * number, by_tensor or (is_tensor and value.dtype == _result_type(node))
     return (divisor or 1.0) / number if number else divisor, by_tensor
 
 
-def _factor(node: Any) -> torch.Tensor | None:
+def _factor(node: Any) -> torch.Tensor | float | None:
     """The number by which ``node`` multiplies or divides, where it kept it."""
-    for name in ("_saved_other", "_saved_self"):
-        value: torch.Tensor | None = getattr(node, name, None)
-        side = 1 if name == "_saved_other" else 0
-        children = node.next_functions
+    children = node.next_functions
+    for side, name in ((1, "_saved_other"), (0, "_saved_self")):
+        value = getattr(node, name, None)
+        if isinstance(value, (int, float)):
+            return value
         is_number = side >= len(children) or children[side][0] is None
-        if value is not None and is_number and value.numel() == 1 and not value.requires_grad:
+        if isinstance(value, torch.Tensor) and is_number and value.numel() == 1 and not value.requires_grad:
             return value
     return None
 

@@ -86,7 +86,7 @@ class Reducer:
         self._line = _Line()
         self._unplanned = False
         self._late = False
-        self._seen: set[int] = set()
+        self._came: set[int] = set()
 
     def _is_weight(self, leaf: torch.Tensor) -> bool:
         return self.registry.number(leaf) is not None
@@ -145,6 +145,22 @@ class Reducer:
                 root.data.fill_(loss)
             return loss
         return None
+
+    def check_grad(self, inputs: Any) -> None:
+        """``autograd.grad`` is asked for gradients.
+
+        Raises:
+            NotSplittable: they are those of parameters, on a share of a batch.
+        """
+        current = self._feed.current if self.active and not self._running else None
+        if current is None or current.share is None:
+            return
+        for one in [inputs] if isinstance(inputs, torch.Tensor) else list(inputs):
+            if isinstance(one, torch.nn.Parameter) or (isinstance(one, torch.Tensor) and self._is_weight(one)):
+                raise NotSplittable(
+                    f"{self._sites.here()}: autograd.grad with respect to parameters cannot be computed on shares of "
+                    "the batch. Run this cell with  --strategy none  (every rank computes the whole batch) or  -n 1."
+                )
 
     def _prepare(
         self,
@@ -218,7 +234,7 @@ class Reducer:
             arguments = (scale if isinstance(tensors, torch.Tensor) else [scale], *arguments[1:])
         self._line, self._plan = line, line.plan
         self._unplanned = self._late = False
-        self._seen.clear()
+        self._came.clear()
         if line.plan is not None:
             line.plan.begin()
         self._running = True
@@ -232,21 +248,24 @@ class Reducer:
     # -- gradients
 
     def _on_gradient(self, number: int) -> None:
+        if not self._running:
+            return
+        again = number in self._came
+        self._came.add(number)
         plan = self._plan
-        if not self._running or plan is None:
+        if plan is None:
             return
         place = plan.where.get(number)
         if place is None:
             self._unplanned = True
             return
-        if len(plan.buckets) == 1:
-            return  # it starts when backward has returned
-        if number in self._seen:
+        last = len(plan.buckets) - 1
+        if last == 0:
+            return  # the only bucket starts when backward has returned
+        if again:
             self._late = self._late or place < plan.next
             return
-        self._seen.add(number)
         plan.buckets[place].left -= 1
-        last = len(plan.buckets) - 1
         while self._line.overlaps and plan.next < last and plan.buckets[plan.next].left == 0:
             self._start(plan.buckets[plan.next])
             plan.next += 1
@@ -319,7 +338,7 @@ class Reducer:
         if tail is None:
             if not plan.buckets:
                 self._header.check()
-                extras[FLAG] = float(self._unplanned)
+                extras[FLAG] = float(self._differs(plan))
             host = torch.tensor(extras, dtype=torch.float64)
             self._groups.all_sum(host)
             numbers: list[float] = host.tolist()
@@ -328,7 +347,10 @@ class Reducer:
         return out
 
     def _differs(self, plan: Plan) -> bool:
-        return self._unplanned or self._late or any(bucket.lacks for bucket in plan.buckets)
+        """Other gradients came than planned. One left over from before would do for the sum, but who came is what counts."""
+        if self._unplanned or self._late or self.registry.has_news or len(self._came) != len(plan.numbers):
+            return True
+        return any(bucket.lacks for bucket in plan.buckets)
 
     def _correct(self, plan: Plan, factor: float, value: float) -> float:
         """This rank's loss counted otherwise than supposed: make its gradients right before they are averaged again."""
@@ -349,12 +371,12 @@ class Reducer:
         if self._late:
             line.overlaps = False
         parameters = self.registry.alive()
-        mine = set()
-        for leaf in leaves(nodes):
-            number = self.registry.number(leaf)
-            if number is not None and leaf.grad is not None:
-                _check_kind(leaf, site)
-                mine.add(number)
+        # Parameters inside a reentrant checkpoint are not in the graph; new ones were not watched.
+        mine = {number for number in self._came if number in parameters}
+        mine |= {number for number in map(self.registry.number, leaves(nodes)) if number is not None}
+        mine = {number for number in mine if parameters[number].grad is not None}
+        for number in mine:
+            _check_kind(parameters[number], site)
         told = self._groups.exchange((sorted(mine), line.overlaps, float(value), self._stop_requested()))
         used = sorted(set().union(*(numbers for numbers, *_ in told)), reverse=True)
         missing = [number for number in used if number not in parameters]

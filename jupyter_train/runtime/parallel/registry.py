@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from jupyter_train.runtime.parallel.patches import Patches
 
 MOST_NODES = 200_000
 MOST_ITEMS = 1000
@@ -28,6 +31,24 @@ class Registry:
         self._frozen: list[tuple[int, weakref.ref[torch.Tensor]]] = []  #: or not initialised yet: no hook
         self._hooks: list[Any] = []
         self.count = 0
+        self.has_news = False  #: parameters were made or given to an optimizer that are not numbered yet
+
+    def install(self, patches: Patches) -> None:
+        """Notice parameters that are made while the cell runs."""
+        handle = register_module_parameter_registration_hook(lambda _, __, new: self._made(new))
+        patches.on_undo(handle.remove)
+        original = torch.optim.Optimizer.add_param_group
+
+        def add_param_group(optimizer: Any, group: dict[str, Any]) -> None:
+            original(optimizer, group)
+            for parameter in optimizer.param_groups[-1]["params"]:
+                self._made(parameter)
+
+        patches.replace(torch.optim.Optimizer, "add_param_group", add_param_group)
+
+    def _made(self, tensor: torch.Tensor | None) -> None:
+        if tensor is not None and self.number(tensor) is None:
+            self.has_news = True
 
     def number(self, tensor: torch.Tensor) -> int | None:
         """The number of a known parameter."""

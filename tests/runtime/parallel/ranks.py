@@ -1,0 +1,277 @@
+"""Runs a cell as real processes: once plainly, and once per rank with data parallel installed."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CELL = "<train cell>"
+PRELUDE = """\
+import copy, math, os, time
+import torch, torch.nn as nn, torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset, IterableDataset, Dataset, random_split
+torch.manual_seed(1)
+torch.set_default_dtype(torch.float64)
+g0 = torch.Generator().manual_seed(5)
+N = 83
+X = torch.randn(N, 10, generator=g0)
+Y = (X[:, :3].sum(1) > 0).long() + (X[:, 3] > 0.5).long()
+def mlp(i=10, h=32, o=3): return nn.Sequential(nn.Linear(i, h), nn.Tanh(), nn.Linear(h, o))
+"""
+FIRST_LINE = PRELUDE.count("\n") + 1
+
+
+@dataclass
+class Outcome:
+    """What one process ended with."""
+
+    weights: list[np.ndarray] = field(default_factory=list)
+    buffers: list[np.ndarray] = field(default_factory=list)
+    out: Any = None
+    error: str = ""  #: type: message
+    kind: str = ""
+    remarks: list[str] = field(default_factory=list)
+    metrics: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    seconds: float = 0.0
+    names: dict[str, Any] = field(default_factory=dict)
+
+
+class Recorder:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, list[tuple[int, float]]] = {}
+        self.remarks: list[str] = []
+
+    def metric(self, name: str, value: Any, step: int) -> None:
+        self.metrics.setdefault(name, []).append((step, float(value)))
+
+    def remark(self, text: str) -> None:
+        self.remarks.append(text)
+
+
+class _Train:
+    """The part of ``train`` that cells here use."""
+
+    def __init__(self, rank: int, parallel: Any, observer: Any, stop: Any) -> None:
+        self.rank = rank
+        self._observer = observer
+        self.stop = stop
+        if parallel is not None:
+            self.sum, self.mean, self.gather = parallel.sum, parallel.mean, parallel.gather
+            self.world_size = parallel.world_size
+        else:
+            self.sum = self.mean = lambda x: x
+            self.gather = lambda x: [x]
+            self.world_size = 1
+
+    @property
+    def should_stop(self) -> bool:
+        return bool(self._observer is not None and self._observer.should_stop)
+
+
+def plain(cell: str, *, keep: tuple[str, ...] = ()) -> Outcome:
+    """The cell in one forked process with nothing installed."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            import torch
+
+            torch.set_num_threads(1)
+            main = type(sys)("__main__")
+            sys.modules["__main__"] = main
+            main.__dict__["train"] = _Train(0, None, None, None)
+            exec(compile(PRELUDE + textwrap.dedent(cell), CELL, "exec"), main.__dict__)
+            with os.fdopen(write, "wb") as pipe:
+                pipe.write(pickle.dumps(_gathered(Outcome(), main.__dict__, keep)))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(write)
+    (outcome,) = _collect({read: (0, pid)}, 1, 60.0)
+    assert not outcome.error, outcome.error
+    return outcome
+
+
+def script(cell: str, *, keep: tuple[str, ...] = ()) -> Outcome:
+    """The cell as a script of plain Python, without this package."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result"
+        path = Path(folder) / "script.py"
+        tail = f"""
+import pickle, sys
+assert not any(name.startswith("jupyter_train") for name in sys.modules)
+kept = {{name: globals().get(name) for name in {keep!r}}}
+with open({str(result)!r}, "wb") as file:
+    pickle.dump((
+        [p.detach().numpy() for p in model.parameters()] if "model" in globals() else [],
+        [b.detach().numpy() for b in model.buffers()] if "model" in globals() else [],
+        globals().get("out"), kept), file)
+"""
+        path.write_text("import torch; torch.set_num_threads(1)\n" + PRELUDE + textwrap.dedent(cell) + tail)
+        done = subprocess.run([sys.executable, str(path)], cwd=folder, capture_output=True, text=True, check=False, timeout=100)
+        assert done.returncode == 0, done.stderr
+        weights, buffers, out, names = pickle.loads(result.read_bytes())
+    return Outcome(weights=weights, buffers=buffers, out=out, names=names)
+
+
+def on_ranks(
+    cell: str,
+    ranks: int,
+    *,
+    keep: tuple[str, ...] = (),
+    batch: str = "global",
+    strategy: str = "auto",
+    hosts: int = 1,
+    limit_s: float = 60.0,
+    prepare: Callable[[dict[str, Any]], None] | None = None,
+) -> list[Outcome]:
+    """The cell on each of ``ranks`` forked processes; one that is still there after ``limit_s`` is killed and says "hung"."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    running = {}
+    for rank in range(ranks):
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                os.close(read)
+                outcome = _rank(cell, rank, ranks, listener, keep, batch, strategy, hosts, prepare)
+                with os.fdopen(write, "wb") as pipe:
+                    pipe.write(pickle.dumps(outcome))
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        os.close(write)
+        running[read] = (rank, pid)
+    listener.close()
+    return _collect(running, ranks, limit_s)
+
+
+def _collect(running: dict[int, tuple[int, int]], ranks: int, limit_s: float) -> list[Outcome]:
+    outcomes = [Outcome(error="nothing came", kind="nothing") for _ in range(ranks)]
+    data = {read: b"" for read in running}
+    end = time.monotonic() + limit_s
+    while running:
+        ready, _, _ = select.select(list(running), [], [], max(0.0, end - time.monotonic()))
+        if not ready:
+            for rank, pid in running.values():
+                os.kill(pid, signal.SIGKILL)
+                outcomes[rank] = Outcome(error="hung", kind="hung")
+            end = time.monotonic() + 5
+            continue
+        for read in ready:
+            chunk = os.read(read, 1 << 20)
+            if chunk:
+                data[read] += chunk
+                continue
+            rank, pid = running.pop(read)
+            os.close(read)
+            os.waitpid(pid, 0)
+            if data[read]:
+                outcomes[rank] = pickle.loads(data[read])
+    return outcomes
+
+
+def _rank(
+    cell: str,
+    rank: int,
+    ranks: int,
+    listener: socket.socket,
+    keep: tuple[str, ...],
+    batch: str,
+    strategy: str,
+    hosts: int,
+    prepare: Callable[[dict[str, Any]], None] | None,
+) -> Outcome:
+    import torch
+    import torch.distributed as dist
+
+    from jupyter_train.runtime.observe import Observer
+    from jupyter_train.runtime.parallel import install
+    from jupyter_train.runtime.stopping import StopFlag
+
+    os.environ.update(GLOO_SOCKET_IFNAME="lo", RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank))
+    port = listener.getsockname()[1]
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True")
+    torch.set_num_threads(1)
+    store = dist.TCPStore(
+        "127.0.0.1", port, ranks, rank == 0, timedelta(seconds=30),
+        wait_for_workers=False, master_listen_fd=listener.detach() if rank == 0 else None,
+    )  # fmt: skip
+    recorder, stop = Recorder(), StopFlag()
+    observer = Observer(recorder, stop, CELL)
+    source = PRELUDE + textwrap.dedent(cell)
+    linecache.cache[CELL] = (len(source), None, source.splitlines(True), CELL)
+    main = type(sys)("__main__")
+    sys.modules["__main__"] = main
+    namespace = main.__dict__
+    outcome = Outcome()
+    began = time.monotonic()
+    if prepare is not None:
+        exec(PRELUDE, namespace)
+        prepare(namespace)
+    parallel = install(
+        rank=rank, world_size=ranks, local_world_size=ranks // hosts, store=store, device="cpu",
+        batch=batch, strategy=strategy, recorder=recorder, stop=stop, observer=observer, cell_file=CELL,
+    )  # fmt: skip
+    namespace["train"] = _Train(rank, parallel, observer, stop)
+    try:
+        exec(compile(source, CELL, "exec"), namespace)
+        parallel.finish()
+    except BaseException as error:
+        parallel.fail(error)
+        outcome.error = f"{type(error).__name__}: {error}"
+        outcome.kind = type(error).__name__
+        if os.environ.get("SHOW"):
+            traceback.print_exc()
+    outcome.seconds = time.monotonic() - began
+    parallel.close()
+    _gathered(outcome, namespace, keep)
+    outcome.remarks = recorder.remarks
+    outcome.metrics = recorder.metrics
+    if not outcome.error:
+        store.add("done", 1)
+        end = time.monotonic() + 5
+        while rank == 0 and time.monotonic() < end and int(store.add("done", 0)) < ranks:
+            time.sleep(0.005)  # rank 0 hosts the store that the others still read
+    return outcome
+
+
+def _gathered(outcome: Outcome, namespace: dict[str, Any], keep: tuple[str, ...]) -> Outcome:
+    model = namespace.get("model")
+    if model is not None:
+        outcome.weights = [p.detach().numpy() for p in model.parameters()]
+        outcome.buffers = [b.detach().numpy() for b in model.buffers()]
+    outcome.out = namespace.get("out")
+    outcome.names = {name: namespace.get(name) for name in keep}
+    return outcome
+
+
+def difference(one: list[np.ndarray], other: list[np.ndarray]) -> float:
+    """The largest difference, relative to the largest weight."""
+    assert len(one) == len(other)
+    assert one
+    scale = max(float(np.abs(a).max()) for a in one if a.size)
+    return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True) if a.size) / scale
