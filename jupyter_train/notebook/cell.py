@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from jupyter_train.notebook.api import own_run
 from jupyter_train.notebook.bundle import as_bundle, plain
 from jupyter_train.notebook.failure import quiet
-from jupyter_train.notebook.live import DisplayScreen, LiveView, Screen, TextScreen
+from jupyter_train.notebook.live import LiveView
 from jupyter_train.notebook.output import RankOutput
 from jupyter_train.notebook.run import Brought, Run
+from jupyter_train.notebook.screen import DisplayScreen, Screen, TextScreen
 from jupyter_train.notebook.submit import abandon, hand_in, prepare
 from jupyter_train.notebook.wait import Interrupts, in_background, wait_for
 
@@ -117,6 +118,7 @@ def cell_label(session: Session) -> str:
 
 def _interrupt(run: Run, live: LiveView, *, force: bool) -> None:
     live.note("ending its processes" if force else "stopping after this step; ■ again ends its processes")
+    run.follow().hurry()
     in_background(
         lambda: run.interrupt(force=force),
         failed=lambda error: live.note(f"could not be stopped: {plain(str(error), 200)}"),

@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from jupyter_train.notebook.series import Band, Floats, StepClock, divergence, metric_band, usage_band
+from jupyter_train.notebook.series import Band, StepClock, divergence, metric_band, usage_band
+from jupyter_train.notebook.ticks import Ticks, step_ticks, time_ticks
 from jupyter_train.record import Curve, RunView
 
 MAX_BYTES = 20_000
@@ -34,7 +35,6 @@ _CPU, _MEMORY = "#1f9d63", "#b45ad6"
 
 _DPI = 100
 _SLOW = ("step_time_s", "samples_per_s")  # shown as numbers, not as curves
-_TIME_TICKS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400, 172800)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,9 +144,9 @@ def _figure(panels: list[_Panel], view: RunView, clock: StepClock, begin: float,
         _labels(figure, panel, (at + panel.height + 0.06) / height)
         axes.set_xlim(0.0, end - begin)
         if index == len(panels) - 1:
-            _time_ticks(axes, end - begin)
+            _tick(axes, time_ticks(end - begin))
         elif index == 0 and with_steps:
-            _step_ticks(axes, clock, begin, end)
+            _tick(axes, step_ticks(clock, begin, end))
             at -= steps
         else:
             axes.set_xticks([])
@@ -176,6 +176,11 @@ def _draw_panel(axes: Axes, panel: _Panel, begin: float) -> None:
         axes.set_ylim(low, high)
         axes.set_yticks(ticks)
         axes.set_yticklabels([_number(tick) for tick in ticks])
+
+
+def _tick(axes: Axes, ticks: Ticks) -> None:
+    axes.set_xticks([at for at, _ in ticks])
+    axes.set_xticklabels([text for _, text in ticks])
 
 
 def _style(axes: Axes) -> None:
@@ -221,50 +226,6 @@ def _drawable(text: str) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3g}" if math.isfinite(value) else "NaN" if math.isnan(value) else "∞"
-
-
-def _time_ticks(axes: Axes, span: float) -> None:
-    period = next((t for t in _TIME_TICKS_S if span / t <= 8), _TIME_TICKS_S[-1])
-    if span < 2:
-        period_s: float = 10 ** math.floor(math.log10(span / 2)) if span > 0 else 1.0
-        ticks = np.arange(0.0, span, period_s)[:: max(1, int(span / period_s / 6))]
-        labels = [f"{t:.3g} s" for t in ticks]
-    else:
-        ticks = np.arange(0.0, span + 1e-9, period)
-        labels = [_clock(t, period) for t in ticks]
-    axes.set_xticks(ticks)
-    axes.set_xticklabels(labels)
-
-
-def _clock(seconds: float, period: int) -> str:
-    if seconds == 0:
-        return "0"
-    if period < 60 and seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d}" if minutes else f"{hours} h"
-    return f"{minutes}:{rest:02d}" if rest else f"{minutes} min"
-
-
-def _step_ticks(axes: Axes, clock: StepClock, begin: float, end: float) -> None:
-    """Ticks of the upper axis are steps, at the times at which they were done."""
-    last = clock.step_at(end)
-    if last < 1:
-        axes.set_xticks([])
-        return
-    raw = last / 6
-    size = 10 ** math.floor(math.log10(raw)) if raw >= 1 else 1
-    period = next(size * k for k in (1, 2, 5, 10) if size * k >= raw)
-    steps: Floats = np.arange(0.0, last + 1, period)
-    times = clock.times(steps) - begin
-    far_enough = np.diff(times, prepend=-np.inf) > 0.03 * (end - begin)
-    axes.set_xticks(times[far_enough])
-    named = [f"{step:g}" for step in steps[far_enough]]
-    if named:
-        named[-1] = f"step {named[-1]}"
-    axes.set_xticklabels(named)
 
 
 def _compressed(figure: Figure) -> bytes:

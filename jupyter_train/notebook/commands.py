@@ -91,7 +91,9 @@ def _stop(given: Mapping[str, Any], session: Session) -> None:
         _say(f"run {plain(run.name, 80)} had ended: {run.state}")
         return
     run.stop(force=bool(given.get("kill")))
-    run.follow().done.wait(_STOP_WAIT_S)
+    follower = run.follow()
+    follower.hurry()
+    follower.done.wait(_STOP_WAIT_S)
     _say(f"run {plain(run.name, 80)}: {headline(run.view, now=time.time())}")
 
 

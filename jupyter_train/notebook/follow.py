@@ -23,6 +23,10 @@ logger = logging.getLogger("jupyter_train")
 POLL_S = 2.0
 GIVE_UP_S = 60.0
 _RETRY_S = (0.2, 0.5, 1.0, 2.0)
+# Ranks send up to 20 times a second, and each answer costs the kernel a
+# millisecond: an old run is asked less often, so that following stays below 1 %.
+_PAUSE_SHARE = 0.02
+_PAUSE_S = 0.5
 
 
 class Watcher(Protocol):
@@ -62,6 +66,8 @@ class Follower:
         self._give_up_s = give_up_s
         self._clock = clock
         self._halt = threading.Event()
+        self._hurried = threading.Event()
+        self._began = clock()
         self._thread: threading.Thread | None = None
 
     def start(self) -> Follower:
@@ -81,6 +87,11 @@ class Follower:
     def stop(self) -> None:
         """Stops following; the run goes on. Returns at once."""
         self._halt.set()
+        self._hurried.set()
+
+    def hurry(self) -> None:
+        """The end is near and somebody waits for it: no more pauses."""
+        self._hurried.set()
 
     def join(self, timeout_s: float) -> None:
         """Waits for the thread."""
@@ -126,6 +137,8 @@ class Follower:
             self._step(batch.events)
             if self.view.state is not None and self.view.state.is_terminal:
                 return
+            if batch.events:
+                self._hurried.wait(min(_PAUSE_S, (self._clock() - self._began) * _PAUSE_SHARE))
 
     def _wait_s(self) -> float:
         return min([POLL_S, *(max(0.02, watcher.due_in()) for watcher in self._watchers)])

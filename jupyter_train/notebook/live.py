@@ -6,11 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from jupyter_train.notebook.bundle import Picture, make_bundle, plain
 from jupyter_train.notebook.output import RankOutput
 from jupyter_train.notebook.pace import PICTURE_SHARE, TEXT_SHARE, Pace
+from jupyter_train.notebook.screen import Screen
 from jupyter_train.notebook.series import StepClock
 from jupyter_train.record import Event, EventKind, RunState, RunView
 
@@ -18,52 +19,6 @@ logger = logging.getLogger("jupyter_train")
 
 # matplotlib's import takes half a second of CPU: not while the first steps want it.
 FIRST_PICTURE_S = 3.0
-
-
-class Screen(Protocol):
-    """Where a bundle is shown."""
-
-    def show(self, bundle: dict[str, Any], *, final: bool) -> None:
-        """Shows ``bundle`` in the place of what this screen showed before."""
-        ...
-
-
-class DisplayScreen:
-    """One output of a notebook cell, updated by its display id, from any thread."""
-
-    def __init__(self) -> None:
-        self._handle: Any = None
-
-    def show(self, bundle: dict[str, Any], *, final: bool) -> None:
-        """See :class:`Screen`."""
-        del final
-        from IPython.display import display
-
-        if self._handle is None:
-            self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-        else:
-            self._handle.update(bundle, raw=True)
-
-
-class TextScreen:
-    """A terminal cannot take text back: it gets the first line and the last words."""
-
-    def __init__(self, write: Callable[[str], object]) -> None:
-        self._write = write
-        self._begun = False
-
-    def show(self, bundle: dict[str, Any], *, final: bool) -> None:
-        """See :class:`Screen`."""
-        if final or not self._begun:
-            self._write(bundle["text/plain"] + "\n")
-        self._begun = True
-
-
-class SilentScreen:
-    """Shows nothing: for waiting only."""
-
-    def show(self, bundle: dict[str, Any], *, final: bool) -> None:
-        """See :class:`Screen`."""
 
 
 class LiveView:

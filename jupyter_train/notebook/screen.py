@@ -1,0 +1,45 @@
+"""Where a live view is shown: an output of a notebook, or a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Screen(Protocol):
+    """Where a bundle is shown."""
+
+    def show(self, bundle: dict[str, Any], *, final: bool) -> None:
+        """Shows ``bundle`` in the place of what this screen showed before."""
+        ...
+
+
+class DisplayScreen:
+    """One output of a notebook cell, updated by its display id, from any thread."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def show(self, bundle: dict[str, Any], *, final: bool) -> None:
+        """See :class:`Screen`."""
+        del final
+        from IPython.display import display
+
+        if self._handle is None:
+            self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update(bundle, raw=True)
+
+
+class TextScreen:
+    """A terminal cannot take text back: it gets the first line and the last words."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._begun = False
+
+    def show(self, bundle: dict[str, Any], *, final: bool) -> None:
+        """See :class:`Screen`."""
+        if final or not self._begun:
+            self._write(bundle["text/plain"] + "\n")
+        self._begun = True
