@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import logging
 import os
 import selectors
@@ -32,6 +31,7 @@ from jupyter_train.cluster.channel import Channel, Message
 from jupyter_train.cluster.children import Child
 from jupyter_train.cluster.policy import Command, End, Policy, Shrink, StartWorker, Status
 from jupyter_train.cluster.records import ClusterRecord
+from jupyter_train.cluster.starter import Starter
 
 LOG_CHECK_S = 5.0
 END_TIMEOUT_S = 6.0  # the controller gives runs a second to end
@@ -40,29 +40,6 @@ ORPHAN_GRACE_S = 1.0  # what a dead worker leaves ends by itself in 0.1 s, if it
 SCHEDULER = "scheduler"
 
 logger = logging.getLogger("jupyter_train.cluster")
-
-
-class Starter:
-    """Whoever started the cluster and waits to hear how that went: one line of JSON."""
-
-    def __init__(self, pipe: int | None) -> None:
-        self._pipe = pipe
-
-    def tell_success(self) -> None:
-        """All workers are there."""
-        self._tell({})
-
-    def tell_failure(self, reason: str, log: Path) -> None:
-        """It ends, or ended; nothing happens where a success was told."""
-        self._tell({"error": reason, "log": logfile.last_lines(log, 15)})
-
-    def _tell(self, message: dict[str, str]) -> None:
-        if self._pipe is None:
-            return
-        with suppress(OSError):  # it did not wait
-            os.write(self._pipe, json.dumps(message).encode() + b"\n")
-        os.close(self._pipe)
-        self._pipe = None
 
 
 class Supervisor:

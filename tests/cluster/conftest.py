@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from jupyter_train.cluster import local, records
-from jupyter_train.cluster.connect import Session
 from jupyter_train.cluster.records import ClusterRecord
+from jupyter_train.cluster.session import Session
 from tests.kit import processes
 
 

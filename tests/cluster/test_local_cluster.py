@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from jupyter_train.cluster import local, records
-from jupyter_train.cluster.connect import Session
 from jupyter_train.cluster.records import ClusterRecord
+from jupyter_train.cluster.session import Session
 from jupyter_train.errors import ClusterError
 from tests.cluster.conftest import eventually, files, pid_of
 from tests.kit import processes

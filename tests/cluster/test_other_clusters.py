@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_train.cluster import environment
-from jupyter_train.cluster.connect import Session
+from jupyter_train.cluster.session import Session
 from jupyter_train.errors import ClusterError, ClusterUnreachable, EnvironmentMismatch
 
 pytestmark = pytest.mark.cluster
@@ -103,9 +103,9 @@ def test_a_difference_is_told_before_anything_is_installed(
 
 
 def test_nothing_answers_there(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jupyter_train.cluster import connect
+    from jupyter_train.cluster import session as sessions
 
-    monkeypatch.setattr(connect, "CONNECT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(sessions, "CONNECT_TIMEOUT_S", 0.3)
     with pytest.raises(ClusterUnreachable, match=r"nothing answers at tcp://127\.0\.0\.1:9"):
         session.use("tcp://127.0.0.1:9")
 
