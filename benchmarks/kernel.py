@@ -30,7 +30,9 @@ class Kernel:
 
         self.home = home
         self._manager: Any = KernelManager(kernel_name="python3")
-        self._manager.start_kernel(env=environment(home), cwd=str(home))
+        # ipykernel warns that it listens on loopback without encryption, as every kernel does.
+        quiet = ["--log-level=ERROR"]
+        self._manager.start_kernel(env=environment(home), cwd=str(home), extra_arguments=quiet)
         self._client: Any = self._manager.client()
         self._client.start_channels()
         self._client.wait_for_ready(timeout=60)

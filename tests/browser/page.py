@@ -34,7 +34,7 @@ _KERNEL_READY = """() => {
   const kernel = panels.find(p => p.sessionContext)?.sessionContext?.session?.kernel;
   return kernel?.status === 'idle';
 }"""
-_IS_DRAWN = "(image) => image.complete && image.naturalWidth > 0"
+_SIZE_ONCE_DRAWN = "i => i.decode().then(() => [i.naturalWidth, i.naturalHeight], () => [0, 0])"
 
 
 @contextlib.contextmanager
@@ -92,15 +92,14 @@ class NotebookPage:
             has=self.page.locator(".jp-InputArea-editor", has_text=text)
         )
 
-    def images_of(self, cell: Locator) -> list[tuple[int, int]]:
-        """Sizes in pixels of the pictures under a cell; one that the browser could not draw counts as (0, 0)."""
+    def images_of(self, cell: Locator, *, timeout_s: float = 10.0) -> list[tuple[int, int]]:
+        """Sizes in pixels of the pictures under a cell; one that the browser cannot draw counts as (0, 0).
+
+        Waits for the first one: outputs are rendered some time after their cell is there.
+        """
         images = cell.locator(".jp-OutputArea-output img")
-        sizes = []
-        for i in range(images.count()):
-            image = images.nth(i)
-            drawn = image.evaluate(_IS_DRAWN)
-            sizes.append(tuple(image.evaluate("i => [i.naturalWidth, i.naturalHeight]")) if drawn else (0, 0))
-        return sizes
+        images.first.wait_for(state="attached", timeout=timeout_s * 1000)
+        return [tuple(images.nth(i).evaluate(_SIZE_ONCE_DRAWN)) for i in range(images.count())]
 
     def output_text(self, cell: Locator) -> str:
         """Everything that stands under a cell."""
