@@ -20,7 +20,6 @@ from typing import Any
 from distributed import WorkerPlugin
 
 from jupyter_train import home
-from jupyter_train.errors import TrainError
 from jupyter_train.record import EventKind
 from jupyter_train.runtime.channel import Cause
 from jupyter_train.runtime.device import device_index
@@ -81,9 +80,7 @@ class Office:
         self._links: dict[str, RankLink] = {}
         self._relays: dict[Attempt, Relay] = {}
         self._rendezvous: dict[Attempt, socket.socket] = {}
-        self._leases = Leases(
-            scheduler=worker.scheduler.address, worker=worker.address, security=worker.security
-        )
+        self._leases = Leases(worker)
         self._usage = UsageSampler(self._usage_read)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -141,7 +138,9 @@ class Office:
         master_host: str,
         master_port: int,
     ) -> dict[str, Any]:
-        """Fork ranks, all or none; gives their process ids."""
+        """Fork ranks, all or none; gives their process ids. Asked twice for the same, it answers the same."""
+        if known := {link.job.rank: link.pid for link in self._of((run_id, attempt)) if link.pid}:
+            return {"pids": known}
         self._relays[run_id, attempt] = Relay(self._worker.batched_send, run_id=run_id, attempt=attempt)
         listening = self._rendezvous.pop((run_id, attempt), None)
         cores = _cores()
@@ -168,22 +167,24 @@ class Office:
             links.append(RankLink(job, launcher=self._launcher, relay=relay, owner=self))
         for link in links:
             self._links[link.key] = link
-        try:
-            fd = listening.fileno() if listening is not None else None
-            pids = await asyncio.gather(*(link.launch(fd if link.job.rank == 0 else None) for link in links))
-        except (OSError, TrainError) as error:
+        fd = listening.fileno() if listening is not None else None
+        outcomes = await asyncio.gather(
+            *(link.launch(fd if link.job.rank == 0 else None) for link in links), return_exceptions=True
+        )
+        if listening is not None:
+            listening.close()
+        if errors := [outcome for outcome in outcomes if isinstance(outcome, BaseException)]:
             for link in links:
-                link.end("kill")
-                self._links.pop(link.key, None)
-            return {"error": {"type": type(error).__name__, "message": str(error)}}
-        finally:
-            if listening is not None:
-                listening.close()
+                if link.pid:
+                    link.end("kill")
+                else:
+                    self._links.pop(link.key, None)
+            return {"error": {"type": type(errors[0]).__name__, "message": str(errors[0])}}
         for link in links:
             if not link.ended:
                 self._usage.watch(link.pid)
-                self._spawn(self._leases.take(lease_key(link, self._worker.address)))
-        return {"pids": {link.job.rank: pid for link, pid in zip(links, pids, strict=True)}}
+                self._leases.take(lease_key(link, self._worker.address))
+        return {"pids": {link.job.rank: link.pid for link in links}}
 
     async def stop_ranks(self, *, run_id: str, attempt: int, mode: Mode) -> None:
         """Begin to end this agent's ranks of an attempt; their exits tell when it is done."""

@@ -203,6 +203,8 @@ class ForkLauncher:
             case {"op": "forked", "key": key, "pid": pid}:
                 if (forked := self._forks.get(key)) and not forked.done():
                     forked.set_result(pid)
+                else:
+                    self.kill(pid)  # whoever asked for it was stopped meanwhile
             case {"op": "failed", "key": key, "message": text}:
                 if (forked := self._forks.get(key)) and not forked.done():
                     forked.set_exception(RunFailed(f"the rank could not be started: {text}"))

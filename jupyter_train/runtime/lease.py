@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Coroutine
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -32,18 +33,19 @@ def hold(key: str) -> None:
 class Leases:
     """The leases of one agent. Lives in the worker's event loop."""
 
-    def __init__(self, *, scheduler: str, worker: str, security: Any) -> None:
-        self._scheduler = scheduler
+    def __init__(self, worker: Any) -> None:
         self._worker = worker
-        self._security = security
         self._client: Any = None
         self._futures: dict[str, Any] = {}
         self._connecting = asyncio.Lock()
-        self._endings: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def take(self, key: str) -> None:
+    def take(self, key: str) -> None:
         """Hold a lease of this name until `release`. Without a connection there is none, and the run goes on."""
         _held[key] = threading.Event()
+        self._spawn(self._submit(key))
+
+    async def _submit(self, key: str) -> None:
         try:
             client = await self._connected()
             if key in _held:  # not released meanwhile
@@ -51,7 +53,7 @@ class Leases:
                     hold,
                     key,
                     key=key,
-                    workers=[self._worker],
+                    workers=[self._worker.address],
                     allow_other_workers=False,
                     pure=False,
                     retries=0,
@@ -67,16 +69,14 @@ class Leases:
             event.set()
         future = self._futures.pop(key, None)
         if future is not None:
-            ending = asyncio.get_running_loop().create_task(_end(future))
-            self._endings.add(ending)
-            ending.add_done_callback(self._endings.discard)
+            self._spawn(_end(future))
 
     async def close(self) -> None:
         """End all leases and the connection."""
         for key in list(self._futures):
             self.release(key)
-        if self._endings:
-            await asyncio.wait(self._endings, timeout=CLOSE_TIMEOUT_S)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
         client, self._client = self._client, None
         if client is not None:
             try:
@@ -84,14 +84,19 @@ class Leases:
             except Exception:  # the scheduler may be gone already, in many ways
                 pass
 
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _connected(self) -> Any:
         from distributed import Client
 
         async with self._connecting:
             if self._client is None or self._client.status == "closed":
                 self._client = await Client(
-                    self._scheduler,
-                    security=self._security,
+                    self._worker.scheduler.address,
+                    security=self._worker.security,
                     asynchronous=True,
                     set_as_default=False,
                     name=CLIENT_NAME,

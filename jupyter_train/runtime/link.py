@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from jupyter_train.errors import RunFailed
 from jupyter_train.record import Event, EventKind, pack_event
 from jupyter_train.runtime.channel import Cause, Command, FrameKind, FrameReader, split_events
 from jupyter_train.runtime.escalation import Due, Mode, Step, kill_after, plan
@@ -61,6 +62,7 @@ class RankLink:
         self._told_at = 0.0
         self._left_at: float | None = None
         self._timers: list[asyncio.TimerHandle] = []
+        self._launching: asyncio.Task[int] | None = None
 
     @property
     def key(self) -> str:
@@ -71,7 +73,7 @@ class RankLink:
         """Fork the rank; gives its process id.
 
         Raises:
-            RunFailed: it could not be forked.
+            RunFailed: it could not be forked, or was told to end before it was.
         """
         ours, theirs = socket.socketpair()
         stdout, stdout_w = os.pipe()
@@ -87,14 +89,19 @@ class RankLink:
         loop = asyncio.get_running_loop()
         try:
             fds = RankFds(stdout=stdout_w, stderr=stderr_w, channel=theirs.fileno(), job=job, listen=listen)
-            self.pid = await self._launcher.launch(self.key, self.job.marks, fds)
-        except BaseException:
+            self._launching = loop.create_task(self._launcher.launch(self.key, self.job.marks, fds))
+            self.pid = await self._launching
+        except BaseException as error:
             self._close()
+            if isinstance(error, asyncio.CancelledError) and self._told_to is not None:
+                raise RunFailed("the run was stopped before this rank was started") from None
             raise
         finally:
             theirs.close()
             for fd in (stdout_w, stderr_w, job):
                 os.close(fd)
+        if self._told_to is not None:
+            self._launcher.kill(self.pid)
         if not self.ended:
             loop.add_reader(ours, self._read_channel)
             for fd in self._pipes:
@@ -111,6 +118,10 @@ class RankLink:
         self._told_to = mode
         loop = asyncio.get_running_loop()
         self._told_at = loop.time()
+        if not self.pid:
+            if self._launching is not None:
+                self._launching.cancel()
+            return
         for due in plan(mode):
             if due.after_s == 0.0:
                 self._do(due)

@@ -67,8 +67,14 @@ IMPORTED_FIRST = (
 #: Of these every module.
 PACKAGES_IMPORTED_FIRST = ("jupyter_train.transport", "jupyter_train.runtime.parallel")
 
-#: Imported where they are installed: what notebooks use most beside torch.
-IMPORTED_IF_THERE = ("tqdm.std", "pandas")
+#: Imported while nothing else is to be done, where they exist: what not every release of torch has, and what
+#: notebooks use most beside it.
+IMPORTED_AT_LEISURE = (
+    "torch.profiler._cupti_monitor",
+    "torch._subclasses.schema_check_mode",
+    "tqdm.std",
+    "pandas",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,14 +95,21 @@ def run(fd: int, parent: int) -> NoReturn:
     for name in PACKAGES_IMPORTED_FIRST:
         for module in pkgutil.iter_modules(importlib.import_module(name).__path__, f"{name}."):
             importlib.import_module(module.name)
-    for name in IMPORTED_IF_THERE:
-        try:
-            importlib.import_module(name)
-        except Exception:  # whatever a package that is not ours raises must not cost the ranks
-            continue
+    _settle()
+    Zygote(socket.socket(fileno=fd)).serve()
+
+
+def _import_if_there(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except Exception:  # whatever a package that is not ours raises must not cost the ranks
+        pass
+
+
+def _settle() -> None:
+    """Leave what was imported alone: a collection in a child would write to every shared page."""
     gc.collect()
     gc.freeze()
-    Zygote(socket.socket(fileno=fd)).serve()
 
 
 class Zygote:
@@ -118,8 +131,13 @@ class Zygote:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         self._say({"op": "ready", "pid": os.getpid(), "threads": len(os.listdir("/proc/self/task"))})
         waiting: list[Any] = [self._agent, self._wake_read]
+        leisure = list(IMPORTED_AT_LEISURE)
         while True:
-            readable, _, _ = select.select(waiting, [], [])
+            readable, _, _ = select.select(waiting, [], [], 0.0 if leisure else None)
+            if leisure and not readable:
+                _import_if_there(leisure.pop(0))
+                if not leisure:
+                    _settle()
             if self._wake_read in readable:
                 signals = os.read(self._wake_read, 4096)
                 self._reap()

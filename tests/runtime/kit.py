@@ -78,13 +78,17 @@ class Cluster:
         packed = self.scheduler(lambda dask_scheduler: dask_scheduler.tiny.packed)
         return [event for event in map(unpack_event, packed) if event.run_id == run_id]
 
-    def launch(
+    def spec(
         self, source: str, *, ranks: int = 2, namespace: dict[str, Any] | None = None, **more: Any
-    ) -> str:
+    ) -> dict[str, Any]:
         run_id = new_run_id()
         self.capture = capture(source, namespace or {}, content=self.content)
         fields = {"run_id": run_id, "name": "test", "source": source, "ranks": ranks, "strategy": "none"}
-        spec = RunSpec(**{**fields, "capture": self.capture.refs, **more}).to_dict()
+        return RunSpec(**{**fields, "capture": self.capture.refs, **more}).to_dict()
+
+    def launch(self, source: str, *, ranks: int = 2, **more: Any) -> str:
+        spec = self.spec(source, ranks=ranks, **more)
+        run_id: str = spec["run_id"]
         workers = self.workers[:ranks]
 
         async def launch(dask_scheduler: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import Any
 
 import psutil
 import pytest
@@ -205,3 +206,58 @@ def test_a_worker_that_is_closed_ends_its_ranks(own_engine: Cluster) -> None:
     run_id = running(own_engine, "import time\ntime.sleep(600)")
     own_engine.client.retire_workers(own_engine.workers, close_workers=True)
     wait_gone(run_id, 10.0)
+
+
+def test_ranks_that_wait_for_a_zygote_are_stopped_before_they_begin(own_engine: Cluster) -> None:
+    engine = own_engine
+    first = running(engine, "import time\ntime.sleep(600)")
+    for pid in list(engine.pids.values()):
+        os.kill(psutil.Process(pid).ppid(), signal.SIGKILL)
+    engine.wait_exits(first)
+
+    async def launch_and_stop(dask_scheduler: Any, worker: str, spec: dict[str, Any]) -> Any:
+        import asyncio
+
+        rpc = dask_scheduler.rpc(worker)
+        about = {"run_id": spec["run_id"], "attempt": 1}
+        launching = asyncio.create_task(
+            rpc.train_launch(
+                **about,
+                spec=spec,
+                ranks=[[0, 0]],
+                world_size=1,
+                local_world_size=1,
+                master_host="127.0.0.1",
+                master_port=0,
+            )
+        )
+        await asyncio.sleep(0.1)
+        await dask_scheduler.rpc(worker).train_stop_ranks(**about, mode="kill")
+        return await asyncio.wait_for(launching, 1.0)
+
+    spec = engine.spec("print('never')", ranks=1)
+    answer = engine.scheduler(launch_and_stop, worker=engine.workers[0], spec=spec)
+    assert "stopped before" in answer["error"]["message"]
+    engine.wait_ready()
+    assert processes_of(spec["run_id"]) == []
+
+
+def test_a_launch_that_is_asked_for_twice_is_done_once(engine: Cluster) -> None:
+    async def launch_twice(dask_scheduler: Any, worker: str, spec: dict[str, Any]) -> Any:
+        arguments = {
+            "run_id": spec["run_id"],
+            "attempt": 1,
+            "spec": spec,
+            "ranks": [[0, 0]],
+            "world_size": 1,
+            "local_world_size": 1,
+            "master_host": "127.0.0.1",
+            "master_port": 0,
+        }
+        return [await dask_scheduler.rpc(worker).train_launch(**arguments) for _ in range(2)]
+
+    spec = engine.spec("import time\ntime.sleep(1)", ranks=1)
+    first, second = engine.scheduler(launch_twice, worker=engine.workers[0], spec=spec)
+    assert first == second
+    assert len(processes_of(spec["run_id"])) == 1
+    engine.wait_exits(spec["run_id"], ranks=1)
