@@ -282,3 +282,65 @@ def test_spools_are_readable_while_the_scheduler_may_miss_events(engine: Cluster
     left = engine.call(engine.workers[1], "train_spool", run_id=run_id, attempt=1)["events"]
     sent = [e for e in engine.events(run_id) if e.rank_seq]
     assert len(left) == len(sent)
+
+
+TRAINING = """
+import time, torch
+from torch.utils.data import DataLoader, TensorDataset
+torch.manual_seed(0)
+data = TensorDataset(torch.randn(64, 4), torch.randn(64, 1))
+model = torch.nn.Linear(4, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+steps = 0
+for epoch in range(EPOCHS):
+    for x, y in DataLoader(data, batch_size=8, shuffle=True):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        optimizer.step()
+        steps += 1
+        BODY
+"""
+
+
+def training(*, epochs: int, body: str = "pass") -> str:
+    return TRAINING.replace("EPOCHS", str(epochs)).replace("BODY", body)
+
+
+def test_a_plain_loop_is_trained_data_parallel_with_curves(engine: Cluster) -> None:
+    run_id, causes = run(engine, training(epochs=2), strategy="auto")
+    assert causes == {0: DONE, 1: DONE}
+    columns = [e.payload["columns"] for e in engine.events(run_id) if e.kind is EventKind.METRICS]
+    losses = [v for c in columns if "loss" in c for v in c["loss"]["value"]]
+    assert len(losses) == 16
+    namespace: dict[str, Any] = {}
+    (artifact,) = [e.payload for e in engine.events(run_id) if e.kind is EventKind.ARTIFACT]
+    apply_result(run_folder(run_id, engine.home) / artifact["file"], engine.capture, namespace)
+    assert namespace["steps"] == 16
+    assert isinstance(namespace["model"], torch.nn.Linear)
+
+
+def test_a_stop_ends_all_ranks_after_the_same_step(engine: Cluster) -> None:
+    run_id = engine.launch(training(epochs=100_000, body="train.log(done=steps)"), strategy="auto")
+    engine.wait_running(run_id)
+    engine.wait(lambda: any(e.kind is EventKind.METRICS for e in engine.events(run_id)))
+    engine.stop(run_id, "stop")
+    causes = engine.wait_exits(run_id)
+    assert {cause["kind"] for cause in causes.values()} == {"stopped"}
+    last = {}
+    for event in engine.events(run_id):
+        if event.kind is EventKind.METRICS and "done" in event.payload["columns"]:
+            last[event.rank] = event.payload["columns"]["done"]["value"][-1]
+    assert last[0] == last[1]
+    exits = [each["at"] for each in engine.told(run_id) if each["status"] == "exited"]
+    assert max(exits) - min(exits) < 1.9
+
+
+def test_of_two_errors_the_one_that_only_followed_is_marked(engine: Cluster) -> None:
+    body = "if steps == 3 and train.rank == 1: raise ValueError('bad batch')"
+    run_id, _ = run(engine, training(epochs=5, body=body), strategy="auto")
+    assert error_of(engine, run_id, 1)["secondary"] is False
+    assert error_of(engine, run_id, 1)["type"] == "ValueError"
+    followed = [e.payload for e in engine.events(run_id) if e.kind is EventKind.ERROR and e.rank == 0]
+    assert all(payload["secondary"] for payload in followed)
+    assert len(followed) == 1
