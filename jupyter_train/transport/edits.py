@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -76,6 +77,8 @@ def _state(own: Any, state: Any) -> None:
         own.setstate(state)
     elif isinstance(own, np.random.Generator):
         own.bit_generator.state = state
+    elif isinstance(own, io.BytesIO | io.StringIO):
+        own.__setstate__(state)  # type: ignore[union-attr]  # typeshed leaves it out
     else:  # numpy's RandomState and torch's Generator name it alike
         own.set_state(state)
 

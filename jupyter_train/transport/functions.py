@@ -90,9 +90,10 @@ def reduce_class(cls: type, sender: Any) -> Any:
     if reduced is NotImplemented or not isinstance(reduced, tuple) or len(reduced) < 6:
         return reduced
     maker, arguments, state, _, _, _ = reduced
-    if maker is cloudpickle._make_skeleton_class and "__slots__" in vars(cls):
+    slots = vars(cls).get("__slots__")
+    if maker is cloudpickle._make_skeleton_class and slots:  # empty ones forbid nothing that matters here
         # Position 3 holds what the class body must have from the start.
-        arguments = (*arguments[:3], {**arguments[3], "__slots__": vars(cls)["__slots__"]}, *arguments[4:])
+        arguments = (*arguments[:3], {**arguments[3], "__slots__": slots}, *arguments[4:])
     return make_class, (sender, maker, arguments), (sender, state), None, None, fill_class
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import collections
+import io
 import pickle
 import random
 import sys
@@ -164,7 +165,7 @@ class _Cell:
 
 
 class _State:
-    """A generator of random numbers: opaque but for its state."""
+    """Opaque but for its state: a generator of random numbers, a file in memory."""
 
     def __init__(self, state: Callable[[Any], Any]) -> None:
         self._state = state
@@ -234,6 +235,8 @@ def kinds_of(kind: type, arrays: Sequence[tuple[type, Kind]]) -> tuple[Kind, ...
         return ()
     if issubclass(kind, CellType):
         return (_Cell(),)
+    if kind.__module__.startswith("pandas."):
+        return ()  # an index, or the insides of a frame: caches apart, they change with the frame
     state = _state_of(kind)
     if state is not None:
         return (_State(state),)
@@ -268,6 +271,8 @@ def _slots_of(kind: type) -> tuple[str, ...]:
 def _state_of(kind: type) -> Callable[[Any], Any] | None:
     if issubclass(kind, random.Random):
         return lambda value: value.getstate()
+    if issubclass(kind, io.BytesIO | io.StringIO):
+        return lambda value: value.__getstate__()
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         if issubclass(kind, numpy_random.Generator):

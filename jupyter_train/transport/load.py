@@ -52,6 +52,7 @@ def load_capture(
     """
     objects, envelope, regions = load_objects(refs, content, namespace, device=device)
     drop_temporaries(objects)
+    _drop_storages(objects)
     for number in envelope.dropped.tolist():
         objects[number] = None
     track_steps(objects)
@@ -62,6 +63,17 @@ def load_capture(
         snapshots=Snapshots(objects, regions),
         bindings=dict(namespace),
     )
+
+
+def _drop_storages(objects: list[Any]) -> None:
+    """Forget torch's storages: named on the way back, one would stand for the kernel's old bytes."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    kinds = (torch.UntypedStorage, torch.storage.TypedStorage)
+    for number, value in enumerate(objects):
+        if isinstance(value, kinds):
+            objects[number] = None
 
 
 def load_objects(

@@ -115,9 +115,9 @@ class Writer:
         return Dumped(start, self._file.tell(), views, len(self.memory), mark)
 
     def refuses(self, value: Any) -> Exception | None:
-        """Try to add ``value`` and return the error; None where it travels."""
+        """The error of adding ``value``, None where it travels; nothing is added."""
         try:
-            self.dump(value)
+            self.undo(self.dump(value))
         except Exception as error:
             return error
         return None

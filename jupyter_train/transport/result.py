@@ -321,7 +321,7 @@ class _Packing:
                 culprit = find_culprit((key, item), "", section.writer.refuses, seconds=_CULPRIT_SECONDS)
                 if culprit is None:
                     kept.append((key, item))
-                else:
+                elif verb == "items" or not _is_internal(key, value):
                     where = f".{key}" if verb != "items" else f"[{key!r}]"
                     self._remarks.append(
                         f"{where} of {_a(value)} in {path} did not come back: {culprit.reason}"
@@ -375,6 +375,11 @@ def _reached(root: Any, wanted: dict[int, int], closed: int) -> set[int]:
             if len(parts) < _MANY or not _LEAVES.issuperset(map(type, parts)):
                 todo += parts
     return reached
+
+
+def _is_internal(name: str, owner: Any) -> bool:
+    """Whether an attribute is a library's own business: a cache, a handle of the process."""
+    return name.startswith("_") and type(owner).__module__ != "__main__"
 
 
 def _a(value: Any) -> str:

@@ -29,7 +29,8 @@ class Ranks:
         )
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
@@ -37,7 +38,8 @@ class Ranks:
         return json.loads(line)
 
     def close(self) -> None:
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.close()
         self.process.wait(10)
         self.process.stdout.close()
@@ -70,7 +72,13 @@ class Notebook:
         return capture(source, self.names, content=self.content)
 
     def train(
-        self, source: str, *, keep: list[str] | None = None, large_bytes: int = 0, meanwhile: str = ""
+        self,
+        source: str,
+        *,
+        keep: list[str] | None = None,
+        large_bytes: int = 0,
+        meanwhile: str = "",
+        fails: bool = False,
     ) -> Applied:
         """Run ``source`` on a rank and bring its result in."""
         self.captured = captured = self.capture(source)
@@ -87,6 +95,7 @@ class Notebook:
             }
         )
         assert "failed" not in self.told, self.told["failed"]
+        assert fails or not self.told["error"], self.told["error"]
         if meanwhile:
             self.cell(meanwhile)
         return apply_result(self.result, captured, self.names)
