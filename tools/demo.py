@@ -102,7 +102,7 @@ def summary() -> str:
         "state": str(run.state),
         "ranks": f"{len(view.placement)} on {len(workers)} workers",
         "steps": f"{steps}, {steps / seconds:.0f} steps/s over {seconds:.1f} s of the whole cell",
-        "loss": f"{loss.values[0]:.3f} -> {loss.values[-1]:.4f}",
+        "loss": f"{loss.values[:10].mean():.3f} at first -> {loss.values[-50:].mean():.4f} at last",
         "curves": ", ".join(sorted(view.curves)),
     }
     if view.remarks:
