@@ -11,7 +11,10 @@ Mode = Literal["stop", "fail", "kill"]
 
 STOP_RAISE_S = 2.0  #: a rank that reaches no optimizer step gets the exception this long after the request
 STOP_KILL_S = 4.0
-FAIL_KILL_S = 0.5
+#: Ranks run the same cell, so most errors are met by all of them, some milliseconds apart. Left alone for this
+#: long, a rank meets the error by itself: the names it bound before come back, and the error is shown as common to all.
+FAIL_RAISE_S = 0.3
+FAIL_KILL_S = 0.7
 REPEAT_S = 0.25  #: the exception again, for a cell that caught it
 PACKING_S: dict[Mode, float] = {
     "stop": 60.0,
@@ -44,8 +47,8 @@ def plan(mode: Mode) -> Iterator[Due]:
             yield from _raises(STOP_RAISE_S, STOP_KILL_S)
             yield Due(STOP_KILL_S, Step.KILL)
         case "fail":
-            yield Due(0.0, Step.ASK)
-            yield from _raises(0.0, FAIL_KILL_S)
+            yield Due(FAIL_RAISE_S, Step.ASK)
+            yield from _raises(FAIL_RAISE_S, FAIL_KILL_S)
             yield Due(FAIL_KILL_S, Step.KILL)
         case "kill":
             yield Due(0.0, Step.KILL)

@@ -33,7 +33,7 @@ while True:
 
 
 def assert_nothing_is_left_and_the_next_run_starts(notebook: Notebook) -> None:
-    assert processes_of_runs(notebook.home) == []
+    wait_until(lambda: processes_of_runs(notebook.home) == [], 1)
     reply = notebook.run("%%train -n 2\nanswer = train.sum(train.rank + 20.5)", timeout=60)
     assert reply.error is None
     assert notebook.run("print(answer)").stdout.strip() == "42.0"

@@ -16,10 +16,11 @@ def test_the_exception_is_raised_again_for_cells_that_catch_it() -> None:
     assert sum(due.step is Step.RAISE for due in plan("stop")) > 2
 
 
-def test_a_failure_elsewhere_raises_at_once_and_kills_within_half_a_second() -> None:
+def test_a_failure_elsewhere_leaves_time_to_meet_it_too_and_ends_the_rank_within_a_second() -> None:
     steps = list(plan("fail"))
-    assert Due(0.0, Step.RAISE) in steps
-    assert steps[-1] == Due(0.5, Step.KILL)
+    assert steps[0].after_s == 0.3, "a rank just behind the one that failed binds the names before the error"
+    assert Due(0.3, Step.RAISE) in steps
+    assert steps[-1] == Due(0.7, Step.KILL)
 
 
 def test_a_kill_does_nothing_else() -> None:
