@@ -40,7 +40,7 @@ from jupyter_train.control.placement import Place
 from jupyter_train.control.words import closing_sentence, exit_sentence, lost_sentence, timeout_sentence
 from jupyter_train.record import RunState, legal_move
 
-# The agents keep the real deadlines: after a stop a cell has 4 s, after a failure elsewhere 0.5 s, and then
+# The agents keep the real deadlines: after a stop a cell has 4 s, after a failure elsewhere 0.7 s, and then
 # its rank 60 s or 5 s to write what comes back. These here are for agents that do not answer, so they
 # are longer than any of those.
 STOP_NET_S = 70.0
