@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,13 @@ def _usage_panels(view: RunView) -> list[_Panel]:
     if not len(cpu.x):
         return []
     ranks = "per rank" if len(view.usage) > 1 else ""
-    gigabytes = Band(x=memory.x, mean=memory.mean / 1e9, low=memory.low / 1e9, high=memory.high / 1e9)
+    gigabytes = Band(
+        x=memory.x,
+        mean=memory.mean / 1e9,
+        low=memory.low / 1e9,
+        high=memory.high / 1e9,
+        last=memory.last / 1e9,
+    )
     return [
         _Panel(lines={f"CPU cores {ranks}".strip(): cpu}, height=0.5, colours=(_CPU,), from_zero=True),
         _Panel(
@@ -102,7 +108,7 @@ def _usage_panels(view: RunView) -> list[_Panel]:
 
 
 def _over_time(by_step: Band, clock: StepClock) -> Band:
-    return Band(x=clock.times(by_step.x), mean=by_step.mean, low=by_step.low, high=by_step.high)
+    return replace(by_step, x=clock.times(by_step.x))
 
 
 def _by_size(bands: Mapping[str, Band]) -> tuple[dict[str, Band], dict[str, Band]]:

@@ -26,11 +26,7 @@ class Band:
     mean: Floats
     low: Floats
     high: Floats
-
-    @property
-    def last(self) -> float:
-        """The newest value, NaN where there is none."""
-        return float(self.mean[-1]) if len(self.mean) else float("nan")
+    last: float  #: mean over the ranks at the newest point itself, before thinning; NaN where there is none
 
 
 def band(per_rank: Iterable[tuple[NDArray[np.number], Floats]], columns: int = COLUMNS) -> Band:
@@ -42,12 +38,13 @@ def band(per_rank: Iterable[tuple[NDArray[np.number], Floats]], columns: int = C
     x = np.concatenate([x for x, _ in given]) if given else np.empty(0)
     y = np.concatenate([y for _, y in given]) if given else np.empty(0)
     if not len(x):
-        return Band(x=x, mean=y, low=y, high=y)
+        return Band(x=x, mean=y, low=y, high=y, last=math.nan)
     places, index = np.unique(x, return_inverse=True)
     if len(places) > columns:
         low, high = places[0], places[-1]
         index = np.minimum(((x - low) / (high - low) * columns).astype(np.int64), columns - 1)
         _, index = np.unique(index, return_inverse=True)
+    last = float(y[x == places[-1]].mean())
     size = int(index.max()) + 1
     count = np.bincount(index, minlength=size)
     finite = np.isfinite(y)
@@ -59,7 +56,8 @@ def band(per_rank: Iterable[tuple[NDArray[np.number], Floats]], columns: int = C
     mean = np.bincount(index, weights=calm, minlength=size) / count
     for values in (mean, least, most):
         values[gap] = np.nan
-    return Band(x=np.bincount(index, weights=x, minlength=size) / count, mean=mean, low=least, high=most)
+    x = np.bincount(index, weights=x, minlength=size) / count
+    return Band(x=x, mean=mean, low=least, high=most, last=last)
 
 
 def metric_band(of_ranks: Mapping[int, Curve], columns: int = COLUMNS) -> Band:
