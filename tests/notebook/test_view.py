@@ -46,15 +46,7 @@ class TestSeries:
         assert line.high.tolist() == [3.0, 6.0]
 
     @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-    def test_the_number_beside_a_curve_is_its_newest_value_however_thin_it_is_drawn() -> None:
-    steps = np.arange(10_000)
-    values = np.linspace(1.0, 0.0, 10_000)
-    drawn = band([(steps, values), (steps, values + 2.0)])
-    assert len(drawn.x) < 1000
-    assert drawn.last == 1.0
-
-
-def test_what_is_not_finite_on_any_rank_is_a_gap(self, bad: float) -> None:
+    def test_what_is_not_finite_on_any_rank_is_a_gap(self, bad: float) -> None:
         line = metric_band({0: curve([1.0, bad, 3.0]), 1: curve([1.0, 2.0, 3.0])})
         assert np.isnan(line.mean).tolist() == [False, True, False]
         assert np.isnan(line.low).tolist() == [False, True, False]
@@ -67,6 +59,12 @@ def test_what_is_not_finite_on_any_rank_is_a_gap(self, bad: float) -> None:
         assert line.high.max() == 9.0
         assert line.x[0] < 300
         assert line.x[-1] > 99_000
+
+    def test_the_number_beside_a_curve_is_its_newest_value_however_thin_it_is_drawn(self) -> None:
+        steps, values = np.arange(10_000), np.linspace(1.0, 0.0, 10_000)
+        drawn = band([(steps, values), (steps, values + 2.0)])
+        assert len(drawn.x) < 1000
+        assert drawn.last == 1.0
 
     def test_a_curve_with_few_points_over_many_steps_has_no_holes(self) -> None:
         line = band([(np.array([0, 10**6, 2 * 10**6]), np.array([1.0, 2.0, 3.0]))])
