@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import pickle
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
@@ -15,6 +13,7 @@ import numpy.typing as npt
 
 from jupyter_train.errors import CaptureError
 from jupyter_train.record import ContentRef
+from jupyter_train.transport.collection import no_collection
 from jupyter_train.transport.content import ContentStore
 from jupyter_train.transport.culprit import Culprit, find_culprit
 from jupyter_train.transport.exclusions import is_users
@@ -97,7 +96,7 @@ def capture(
     """
     if cell is None:
         cell = cell_names(source)
-    with _no_collection():
+    with no_collection():
         pickled = _Pickled(namespace, cell, extra)
         layout, regions = pickled.writer.memory.regions()
         placement, files = _files(layout, regions)
@@ -203,15 +202,3 @@ def _files(
     if has_pack:
         alone.insert(0, ([np.frombuffer(b"".join(packed), np.uint8)], None))
     return placement, iter(alone)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """No garbage collection: thousands of short-lived tuples would trigger it many times over."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -79,6 +79,36 @@ def make_lru_cache(function: Any, parameters: dict[str, Any]) -> Any:
     return functools.lru_cache(**parameters)(function)
 
 
+def is_single_dispatch(function: FunctionType) -> bool:
+    """Whether it is what ``functools.singledispatch`` makes: a closure over weak references."""
+    return function.__globals__ is vars(functools) and hasattr(function, "registry")
+
+
+def reduce_single_dispatch(function: Any) -> Any:
+    """As a table of types and implementations."""
+    return make_single_dispatch, (function.registry[object], list(function.registry.items()))
+
+
+def make_single_dispatch(default: Any, registry: list[tuple[type, Any]]) -> Any:
+    """The same table again."""
+    function = functools.singledispatch(default)
+    for cls, implementation in registry:
+        function.register(cls, implementation)
+    return function
+
+
+def reduce_cached_property(cached: Any) -> Any:
+    """Without the lock that Python 3.11 keeps in it."""
+    return make_cached_property, (cached.func, cached.attrname)
+
+
+def make_cached_property(function: Any, name: str | None) -> Any:
+    """The property of a class that is being made, which does not call ``__set_name__``."""
+    cached = functools.cached_property(function)
+    cached.attrname = name
+    return cached
+
+
 def is_notebook_class(cls: type) -> bool:
     """Whether ``cls`` travels by value."""
     return not cloudpickle._should_pickle_by_reference(cls)

@@ -24,6 +24,8 @@ from typing import Any, Protocol
 import numpy as np
 import xxhash
 
+from jupyter_train.transport.transient import transient_attributes
+
 Edit = tuple[Any, ...]
 
 #: Whether something that only its owner refers to changed inside; None: it has nothing of the kind.
@@ -189,7 +191,7 @@ def _dict(value: Any) -> dict[Any, Any]:
 
 def _attributes(value: Any) -> dict[Any, Any]:
     attributes = value.__dict__
-    transient = _transient(type(value))
+    transient = transient_attributes(type(value))
     if transient is None:
         return attributes  # type: ignore[no-any-return]
     return {name: item for name, item in attributes.items() if not transient(name)}
@@ -198,24 +200,6 @@ def _attributes(value: Any) -> dict[Any, Any]:
 ITEMS = _Entries("items", _dict, ordered=True)
 ATTRIBUTES = _Entries("attributes", _attributes, ordered=False)
 SEQUENCE = _Sequence()
-
-#: Never change, or are not objects of the notebook's.
-_FIXED: tuple[type, ...] = (
-    str,
-    bytes,
-    int,
-    float,
-    complex,
-    type(None),
-    type,
-    ModuleType,
-    tuple,
-    frozenset,
-    range,
-    slice,
-    np.generic,
-    np.dtype,
-)
 
 
 def kinds_of(kind: type, arrays: Sequence[tuple[type, Kind]]) -> tuple[Kind, ...]:
@@ -230,9 +214,8 @@ def kinds_of(kind: type, arrays: Sequence[tuple[type, Kind]]) -> tuple[Kind, ...
             return (array_kind,)
     if issubclass(kind, FunctionType):
         return (ATTRIBUTES,)
-    if issubclass(kind, _FIXED) or kind.__module__ == "logging":
-        # A dict's subclass that is fixed does not exist; a namedtuple's parts are objects of their own.
-        return ()
+    if issubclass(kind, type | ModuleType) or kind.__module__ == "logging":
+        return ()  # not the notebook's
     if issubclass(kind, CellType):
         return (_Cell(),)
     if kind.__module__.startswith("pandas."):
@@ -282,18 +265,6 @@ def _state_of(kind: type) -> Callable[[Any], Any] | None:
     torch = sys.modules.get("torch")
     if torch is not None and issubclass(kind, torch.Generator):
         return lambda value: value.get_state()
-    return None
-
-
-def _transient(kind: type) -> Callable[[str], bool] | None:
-    """Attributes that belong to a process: libraries drop them from pickles and make them anew."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return None
-    if issubclass(kind, torch.optim.Optimizer):
-        return lambda name: name == "step" or name.startswith("_optimizer_")
-    if issubclass(kind, torch.utils.data.DataLoader):
-        return lambda name: name == "_iterator"
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import pickle
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 from jupyter_train.errors import CaptureError
 from jupyter_train.record import ContentRef
 from jupyter_train.transport.capture import EMPTY, FORMAT, Envelope
+from jupyter_train.transport.collection import no_collection
 from jupyter_train.transport.content import ContentStore
 from jupyter_train.transport.memory import Regions
 from jupyter_train.transport.pickling import RESERVED, Namespace, Reader, Receiver, drop_temporaries
@@ -47,20 +47,23 @@ def load_capture(
         device: where tensors go that lay on an accelerator in the notebook; None: the CPU.
 
     Raises:
+        FileNotFoundError: captured data is not in ``content``.
         CaptureError: a module of the notebook cannot be imported here, or an
             object cannot be rebuilt.
     """
-    objects, envelope, regions = load_objects(refs, content, namespace, device=device)
-    drop_temporaries(objects)
-    _drop_storages(objects)
-    for number in envelope.dropped.tolist():
-        objects[number] = None
-    track_steps(objects)
+    with no_collection():
+        objects, envelope, regions = load_objects(refs, content, namespace, device=device)
+        drop_temporaries(objects)
+        _drop_storages(objects)
+        for number in envelope.dropped.tolist():
+            objects[number] = None
+        track_steps(objects)
+        snapshots = Snapshots(objects, regions)
     return Loaded(
         names=envelope.names,
         random_state=envelope.random_state,
         objects=tuple(objects),
-        snapshots=Snapshots(objects, regions),
+        snapshots=snapshots,
         bindings=dict(namespace),
     )
 
@@ -82,27 +85,25 @@ def load_objects(
     """Fill ``namespace`` and return every object by its number.
 
     Raises:
+        FileNotFoundError: as :func:`load_capture`.
         CaptureError: as :func:`load_capture`.
     """
     envelope = pickle.loads(content.map(refs[0].key)) if refs else EMPTY
     if not isinstance(envelope, Envelope) or envelope.format != FORMAT:
         raise CaptureError("the capture was written by another version of jupyter_train")
-    files: dict[int, memoryview] = {}
+    files = [content.map(ref.key) for ref in refs[2:]]
 
     def region(index: int) -> memoryview:
         file, offset = envelope.placement[index].tolist()
-        if file not in files:
-            files[file] = content.map(refs[2 + file].key)
-        return files[file][offset : offset + int(envelope.layout.lengths[index])]
+        mapped: memoryview = files[file]
+        return mapped[offset : offset + int(envelope.layout.lengths[index])]
 
     receiver = Receiver(namespace, Regions(envelope.layout, region, device=device))
-    collecting = gc.isenabled()
-    gc.disable()  # nothing that is being loaded is garbage
+    stream = content.map(refs[1].key) if refs else b""
     name = ""
     try:
         for name in envelope.imports:
             importlib.import_module(name)
-        stream = content.map(refs[1].key) if refs else b""
         reader = Reader(stream, receiver, buffers=envelope.buffers)
         for name in envelope.names:
             namespace[name] = reader.load()
@@ -112,7 +113,4 @@ def load_objects(
         raise CaptureError(
             f"{name} could not be rebuilt on the rank: {type(error).__name__}: {error}"
         ) from error
-    finally:
-        if collecting:
-            gc.enable()
     return reader.objects()[RESERVED:], envelope, receiver.regions

@@ -34,7 +34,7 @@ class Layout:
     """Where the views of one pickle lie: region and offset of each, by its number."""
 
     lengths: npt.NDArray[np.int64]  #: bytes of each region
-    hashes: tuple[bytes, ...]  #: xxh3_128 of each region, as it was pickled
+    hashes: tuple[bytes, ...]  #: xxh3_128 of each region, as it was pickled; none on the way back
     region_of: npt.NDArray[np.int64]
     offset_of: npt.NDArray[np.int64]  #: bytes from the start of the region
     compacted: frozenset[int]  #: views whose bytes were copied into C order
@@ -117,8 +117,11 @@ class Outgoing:
         merged = _merge(self._starts[first:last], self._ends[first:last])
         return sum(end - start for start, end, _ in merged)
 
-    def regions(self) -> tuple[Layout, list[Bytes]]:
+    def regions(self, *, hashed: bool = True) -> tuple[Layout, list[Bytes]]:
         """Join what overlaps.
+
+        Args:
+            hashed: whether the layout has the hashes, which show later what changed.
 
         Returns:
             The layout, and the bytes of each region: the memory itself, not a
@@ -140,7 +143,7 @@ class Outgoing:
                 offset_of[number] = self._starts[number] - start
         layout = Layout(
             lengths=np.array([content.nbytes for content in contents], np.int64),
-            hashes=tuple(xxhash.xxh3_128_digest(content.data) for content in contents),
+            hashes=tuple(xxhash.xxh3_128_digest(content.data) for content in contents) if hashed else (),
             region_of=region_of,
             offset_of=offset_of,
             compacted=frozenset(compacted),

@@ -17,6 +17,7 @@ import pickle
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from itertools import chain
 from types import CellType, FunctionType, ModuleType
 from typing import Any
@@ -30,7 +31,9 @@ from jupyter_train.transport.arrays import array_parts, rebuild_array
 from jupyter_train.transport.bytecode import code_names
 from jupyter_train.transport.exclusions import is_our_train
 from jupyter_train.transport.memory import Outgoing, Regions
+from jupyter_train.transport.parametrized import is_parametrized, reduce_parametrized
 from jupyter_train.transport.refusals import refusal
+from jupyter_train.transport.transient import reduce_without, transient_attributes
 
 Namespace = dict[str, Any]
 
@@ -274,6 +277,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             CellType: self._cell,
             ModuleType: self._module,
             functions.LruCache: self._lru_cache,
+            cached_property: functions.reduce_cached_property,
         }
         self._torch: Any = None
         torch = sys.modules.get("torch")
@@ -305,8 +309,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         reason = refusal(kind)
         if reason is not None:
             return self._refuse
-        if any(base.__module__ == "torch.utils.data.dataloader" for base in kind.__mro__):
-            return self._data_loader
+        if is_parametrized(kind):
+            return reduce_parametrized
+        is_transient = transient_attributes(kind)
+        if is_transient is not None:
+            return partial(reduce_without, is_transient=is_transient)
         return None
 
     def _keep_in_band(self, buffer: pickle.PickleBuffer) -> bool:
@@ -341,6 +348,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             return NotImplemented
         names = code_names(function.__code__)
         self.found_words |= names.words
+        if functions.is_single_dispatch(function):
+            return functions.reduce_single_dispatch(function)
         if function.__globals__ is not self._namespace:
             return self._dynamic_function_reduce(function)
         self.found_names |= names.reads
@@ -368,13 +377,6 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
 
     def _our_train(self, value: Any) -> Any:
         return our_object, (type(value).__module__, "train")
-
-    def _data_loader(self, loader: Any) -> Any:
-        # Persistent workers leave a running iterator behind, which stays here.
-        reduced = loader.__reduce_ex__(5)
-        if getattr(loader, "_iterator", None) is None or not isinstance(reduced[2], dict):
-            return reduced
-        return (*reduced[:2], {**reduced[2], "_iterator": None}, *reduced[3:])
 
     def _refuse(self, value: Any) -> Any:
         for name in ("stdout", "stderr", "stdin"):

@@ -11,6 +11,7 @@ from typing import Any
 
 from jupyter_train.record import ContentRef
 from jupyter_train.transport.capture import Capture
+from jupyter_train.transport.collection import no_collection
 from jupyter_train.transport.content import ContentStore
 from jupyter_train.transport.culprit import find_culprit
 from jupyter_train.transport.edits import CannotEdit, apply_edits
@@ -72,20 +73,21 @@ def pack_result(
     Raises:
         OSError: no room, or the folder cannot be written.
     """
-    packing = _Packing(loaded, namespace, keep, large_bytes)
-    packing.add_edits()
-    packing.add_names()
-    if error is not None:
-        packing.add_error(error)
-    header = Header(
-        names=tuple(packing.names),
-        large=tuple(packing.large),
-        changed=tuple(packing.changed),
-        deleted=tuple(packing.deleted()),
-        remarks=tuple(packing.remarks()),
-        objects=len(loaded.objects),
-    )
-    size = write_result(path, header, packing.sections())
+    with no_collection():
+        packing = _Packing(loaded, namespace, keep, large_bytes)
+        packing.add_edits()
+        packing.add_names()
+        if error is not None:
+            packing.add_error(error)
+        header = Header(
+            names=tuple(packing.names),
+            large=tuple(packing.large),
+            changed=tuple(packing.changed),
+            deleted=tuple(packing.deleted()),
+            remarks=tuple(packing.remarks()),
+            objects=len(loaded.objects),
+        )
+        size = write_result(path, header, packing.sections())
     with ResultFile(path) as file:
         prefix = file.prefix_bytes
     return ResultSummary(
@@ -108,7 +110,7 @@ def apply_result(path: Path, capture: Capture, namespace: Namespace) -> Applied:
         OSError: the file cannot be read.
         ValueError: it is no result.
     """
-    with ResultFile(path) as file:
+    with no_collection(), ResultFile(path) as file:
         header = file.header
         remarks = list(header.remarks)
         namespace_before = {name: id(value) for name, value in namespace.items()}
@@ -144,7 +146,8 @@ def load_result(path: Path, refs: Sequence[ContentRef], content: ContentStore) -
         CaptureError: the capture cannot be loaded here.
     """
     namespace: Namespace = {"__name__": "__main__", "__builtins__": __builtins__}
-    objects, envelope, _ = load_objects(refs, content, namespace)
+    with no_collection():
+        objects, envelope, _ = load_objects(refs, content, namespace)
     for number in envelope.dropped.tolist():
         objects[number] = None
     with ResultFile(path) as file:
