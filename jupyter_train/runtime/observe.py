@@ -9,6 +9,7 @@ tensors and not synchronised.
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -69,6 +70,7 @@ class Observer:
         self._patches: Patches | None = None
         self._sites: Sites | None = None
         self._names: dict[Site, str] = {}
+        self._optimizers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._pending: dict[str, list[Any]] = {}
         self._backwards = 0
         self._stepped = False
@@ -101,6 +103,8 @@ class Observer:
             return
         self._patches = patches = Patches()
         patches.replace(torch.autograd, "backward", self._wrapped(torch.autograd.backward))
+        if self.reducer is None:
+            self._watch_loaders(patches)
         before = register_optimizer_step_pre_hook(self._before_step)
         after = register_optimizer_step_post_hook(self._after_step)
         patches.on_undo(before.remove)
@@ -206,6 +210,20 @@ class Observer:
 
     # -- data
 
+    def _watch_loaders(self, patches: Patches) -> None:
+        """Count samples where no one cuts them; whoever cuts says how many there are on all ranks."""
+        from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+        original = _BaseDataLoaderIter.__next__
+
+        def __next__(loader: Any) -> Any:
+            self.fetching()
+            batch = original(loader)
+            self.fetched(_samples(batch))
+            return batch
+
+        patches.replace(_BaseDataLoaderIter, "__next__", __next__)
+
     def fetching(self) -> None:
         """A loader is asked for its next batch."""
         self._fetch_began = time.monotonic()
@@ -234,14 +252,7 @@ class Observer:
         for name, values in self._pending.items():
             if values:
                 self._record(name, values[0] if len(values) == 1 else sum(values) / len(values))
-        rates = [group["lr"] for group in optimizer.param_groups if "lr" in group]
-        if all(type(rate) is float for rate in rates):
-            self.rates_key = hash(tuple(rates)) & 0x7FFF
-        if len(rates) == 1 or len(set(map(float, rates))) == 1:
-            self._record("lr", float(rates[0]))
-        else:
-            for number, rate in enumerate(rates):
-                self._record(f"lr/{number}", float(rate))
+        self._rates(optimizer)
         if self._pending:
             took = now - self._step_began
             self.recorder.metric("step_time_s", took, self.step)
@@ -253,3 +264,28 @@ class Observer:
         self._fetch_began = 0.0
         if not self._polled and self._must_stop():
             raise StopRun
+
+    def _rates(self, optimizer: torch.optim.Optimizer) -> None:
+        rates = [group["lr"] for group in optimizer.param_groups if "lr" in group]
+        if not rates:
+            return
+        number = self._optimizers.setdefault(optimizer, len(self._optimizers) + 1)
+        name = "lr" if number == 1 else f"lr ({number})"
+        if all(type(rate) is float for rate in rates):
+            self.rates_key = hash(tuple(rates)) & 0x7FFF
+        if all(rate is rates[0] or float(rate) == float(rates[0]) for rate in rates):
+            self._record(name, rates[0])
+        else:
+            for group, rate in enumerate(rates):
+                self._record(f"{name}/{group}", rate)
+
+
+def _samples(batch: Any, depth: int = 4) -> int:
+    """Length of the first tensor in ``batch``; 0 where there is none."""
+    if hasattr(batch, "shape"):
+        return int(batch.shape[0]) if len(batch.shape) else 0
+    if depth and isinstance(batch, dict):
+        batch = list(batch.values())
+    if depth and isinstance(batch, (list, tuple)):
+        return next((n for n in (_samples(one, depth - 1) for one in batch[:8]) if n), 0)
+    return 0

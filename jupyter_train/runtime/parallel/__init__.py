@@ -7,6 +7,6 @@ runs in the rank's main thread.
 from __future__ import annotations
 
 from jupyter_train.runtime.parallel.errors import NotSplittable, PeerLost
-from jupyter_train.runtime.parallel.install import Parallel, install
+from jupyter_train.runtime.parallel.wiring import Parallel, install
 
 __all__ = ["NotSplittable", "Parallel", "PeerLost", "install"]

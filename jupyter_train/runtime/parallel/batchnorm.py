@@ -8,6 +8,7 @@ Golub, LeVeque 1979), so that nothing cancels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -50,7 +51,9 @@ class Statistics:
     def _normalize(self, module: Any, x: torch.Tensor, share: Share) -> torch.Tensor:
         module._check_input_dim(x)
         weight, bias = module.weight, module.bias
-        y, mean, variance, count = _Normalize.apply(x, weight, bias, module.eps, self, share.is_empty)  # type: ignore[no-untyped-call]
+        y, mean, variance, count = _Normalize.apply(
+            x, weight, bias, _How(eps=module.eps, statistics=self, is_empty=share.is_empty)
+        )  # type: ignore[no-untyped-call]
         if module.training and module.track_running_stats and module.running_mean is not None:
             with torch.no_grad():
                 momentum = module.momentum
@@ -65,11 +68,17 @@ class Statistics:
         return result
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _How:
+    eps: float
+    statistics: Statistics
+    is_empty: bool  #: this rank's sample stands in for none
+
+
 class _Normalize(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Any, weight: Any, bias: Any, eps: float, statistics: Statistics, is_empty: bool
-    ) -> Any:
+    def forward(ctx: Any, x: Any, weight: Any, bias: Any, how: _How) -> Any:
+        eps, statistics, is_empty = how.eps, how.statistics, how.is_empty
         dims = [0, *range(2, x.dim())]
         channels = x.shape[1]
         wide = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
@@ -96,7 +105,7 @@ class _Normalize(torch.autograd.Function):
         return y, mean, variance, n
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Any, *_: Any) -> Any:
         x, weight, mean, invstd, n = ctx.saved_tensors
         channels = x.shape[1]
@@ -113,6 +122,8 @@ class _Normalize(torch.autograd.Function):
         slope = factor * invstd * sums[channels:] / n
         level = factor * sums[:channels] / n - slope * mean
         grad_x = grad_x - (x * slope.view(shape).to(x.dtype) + level.view(shape).to(x.dtype))
+        if ctx.is_empty:
+            grad_x.zero_()  # the stand-in sample is no part of the batch
         if weight is None:
             grad_weight = grad_bias = None
-        return grad_x, grad_weight, grad_bias, None, None, None
+        return grad_x, grad_weight, grad_bias, None

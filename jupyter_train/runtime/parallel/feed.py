@@ -198,7 +198,7 @@ class Feed:
         self.fetching = fetching
         self.fetched = fetched
         self.active = True
-        self.wants_uneven = False  #: what a loss is made of was not clear: cut the next batch unevenly
+        self.wants_uneven = False
         self._sites = sites
         self._remarks = remarks
         self._open: list[weakref.ref[Pass]] = []
@@ -217,6 +217,16 @@ class Feed:
                 return newest
             self._open.pop()
         return None
+
+    @property
+    def shares(self) -> list[Share]:
+        """The shares of all open passes: of several where loaders are zipped or nested."""
+        passes = [ref() for ref in self._open]
+        return [one.share for one in passes if one is not None and one.share is not None]
+
+    def ask_uneven(self) -> None:
+        """What a loss is made of was not clear: cut the next batch unevenly."""
+        self.wants_uneven = True
 
     # -- passes
 

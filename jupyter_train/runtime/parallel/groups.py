@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from jupyter_train.runtime.parallel.errors import PeerLost
 
 FOREVER = timedelta(days=30)  #: a slow peer is waited for; a lost one is noticed by its connection
+SMALL_BYTES = 4096  #: of an exchanged object that goes in one collective
 PATIENCE = timedelta(milliseconds=500)  #: then look whether the others can still come
 
 
@@ -25,11 +27,11 @@ class Groups:
     """
 
     def __init__(
-        self, *, rank: int, world_size: int, store: dist.Store, device: torch.device, prefix: str = "jt"
+        self, *, rank: int, world_size: int, store: Store, device: torch.device, prefix: str = "jt"
     ) -> None:
         self.rank = rank
         self.world_size = world_size
-        self.store = dist.PrefixStore(prefix, store)
+        self.store = PrefixStore(prefix, store)
         self.on_wait: Callable[[BaseException | None], None] | None = None
         self.control = self._gloo("control")
         self.data = (
@@ -39,12 +41,12 @@ class Groups:
         )
 
     def _gloo(self, name: str) -> Any:
-        return dist.ProcessGroupGloo(dist.PrefixStore(name, self.store), self.rank, self.world_size, FOREVER)
+        return dist.ProcessGroupGloo(PrefixStore(name, self.store), self.rank, self.world_size, FOREVER)
 
     def _nccl(self, name: str, device: torch.device) -> Any:
         options = dist.ProcessGroupNCCL.Options()
         options._timeout = FOREVER
-        return dist.ProcessGroupNCCL(dist.PrefixStore(name, self.store), self.rank, self.world_size, options)
+        return dist.ProcessGroupNCCL(PrefixStore(name, self.store), self.rank, self.world_size, options)
 
     def wait(self, work: Any) -> None:
         """Wait for ``work``; a peer that is only slow is waited for without end.
@@ -76,13 +78,20 @@ class Groups:
         self.wait(group.allreduce([tensor]))
 
     def exchange(self, value: Any) -> list[Any]:
-        """Everybody's ``value``, any small object that pickles, by rank. Two collectives."""
-        data = torch.from_numpy(np.frombuffer(pickle.dumps(value), np.uint8).copy())
-        sizes = self.all_gather(torch.tensor([data.numel()], dtype=torch.int64)).flatten().tolist()
-        padded = torch.zeros(max(sizes), dtype=torch.uint8)
-        padded[: data.numel()] = data
-        rows = self.all_gather(padded)
-        return [pickle.loads(rows[r, : sizes[r]].numpy().tobytes()) for r in range(self.world_size)]
+        """Everybody's ``value``, any small object that pickles, by rank. One collective while all are small."""
+        data = np.frombuffer(pickle.dumps(value), np.uint8)
+        row = np.zeros(SMALL_BYTES, np.uint8)
+        row[:8] = np.frombuffer(np.int64(len(data)).tobytes(), np.uint8)
+        head = data[: SMALL_BYTES - 8]
+        row[8 : 8 + len(head)] = head
+        rows = self.all_gather(torch.from_numpy(row)).numpy()
+        sizes = [int(rows[r, :8].copy().view(np.int64)[0]) for r in range(self.world_size)]
+        start = 8
+        if max(sizes) > SMALL_BYTES - 8:
+            whole = np.zeros(max(sizes), np.uint8)
+            whole[: len(data)] = data
+            rows, start = self.all_gather(torch.from_numpy(whole)).numpy(), 0
+        return [pickle.loads(rows[r, start : start + size].tobytes()) for r, size in enumerate(sizes)]
 
     def close(self) -> None:
         """Break the connections, so that whoever waits for this rank learns of it."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from jupyter_train.errors import RanksDiverged
 from jupyter_train.runtime.parallel.groups import Groups
-from jupyter_train.runtime.parallel.registry import Registry, in_names, leaves, owners
+from jupyter_train.runtime.parallel.registry import MOST_ITEMS, Registry, in_names, is_lazy, leaves, owners
 from jupyter_train.runtime.parallel.remarks import Remarks
 
 
@@ -45,17 +45,26 @@ class Learner:
         common = [
             name for name in sorted(shapes) if all(theirs.get(name) == shapes[name] for _, theirs in told)
         ]
-        fresh: list[torch.Tensor] = []
+        fresh: dict[int, torch.Tensor] = {}
+        pattern = []  # which names hold the same tensors
         for name in common:
             for parameter in in_names(names[name]):
-                if registry.number(parameter) is None and not any(parameter is one for one in fresh):
-                    fresh.append(parameter)
-        nameless = [leaf for leaf in unknown if not any(leaf is one for one in fresh)]
-        self._adopt(fresh, nameless, where)
+                number = registry.number(parameter)
+                if number is None:
+                    fresh.setdefault(id(parameter), parameter)
+                    number = -1 - list(fresh).index(id(parameter)) if len(fresh) < MOST_ITEMS else -1
+                pattern.append(number)
+        nameless = [leaf for leaf in unknown if id(leaf) not in fresh]
+        self._adopt(list(fresh.values()), nameless, zlib.crc32(repr(pattern).encode()), where)
 
-    def _adopt(self, fresh: Sequence[torch.Tensor], nameless: Sequence[torch.Tensor], where: str) -> None:
+    def _adopt(
+        self, fresh: Sequence[torch.Tensor], nameless: Sequence[torch.Tensor], pattern: int, where: str
+    ) -> None:
         mine = [(_checksum(t), tuple(t.shape), isinstance(t, nn.Parameter)) for t in nameless]
-        told = self._groups.exchange(([_checksum(t) for t in fresh], mine))
+        answers = self._groups.exchange((pattern, [_checksum(t) for t in fresh], mine))
+        if len({theirs for theirs, _, _ in answers}) > 1:
+            raise RanksDiverged(f"{where}: the same names hold different models on different ranks")
+        told = [(sums, theirs) for _, sums, theirs in answers]
         for number, parameter in enumerate(fresh):
             self._registry.learn(parameter)
             if len({sums[number] for sums, _ in told}) > 1:
@@ -92,9 +101,7 @@ def _shapes(parameters: Iterable[torch.Tensor]) -> int:
 
 
 def _checksum(tensor: torch.Tensor) -> int:
-    if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+    if is_lazy(tensor):
         return 0
-    data = tensor.detach().to("cpu").contiguous()
-    return zlib.crc32(
-        data.view(torch.uint8).numpy() if data.dim() else data.reshape(1).view(torch.uint8).numpy()
-    )
+    data = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
+    return zlib.crc32(data.numpy().data)

@@ -81,7 +81,9 @@ def _reaches(
             if name in wanted and (wanted is not _GRAD or before in _LIBRARY):
                 return True
             owner = _attribute(owner, name)
-        elif step.opname.startswith(("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FAST", "LOAD_DEREF", "LOAD_CLASSDEREF")):
+        elif step.opname.startswith(
+            ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FAST", "LOAD_DEREF", "LOAD_CLASSDEREF")
+        ):
             owner = namespace.get(name)
             if wanted is _GRAD and name in wanted and getattr(owner, "__module__", "").startswith("torch"):
                 return True

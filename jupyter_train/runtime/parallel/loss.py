@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -63,7 +63,9 @@ class Term:
 
     node: Any
     part: Part
-    amount: float  #: elements or weight of this rank's share; for a sum its divisor, 0 where there is none
+    amount: (
+        float | None
+    )  #: elements or weight of this rank's share; for a sum its divisor, None where there is none
     by_tensor: bool = False  #: the divisor is a tensor: taken as a sum over the share
 
 
@@ -126,7 +128,7 @@ def walk(
 
 def _follow(root: Any, guide: Reading) -> Reading | None:
     terms: list[Term] = []
-    stack: list[tuple[Any, float, bool]] = [(root, 0.0, False)]
+    stack: list[tuple[Any, float | None, bool]] = [(root, None, False)]
     for name, part in guide.visits:
         if not stack:
             return None
@@ -146,7 +148,7 @@ def _follow(root: Any, guide: Reading) -> Reading | None:
     return Reading(tuple(terms), guide.visits, guide.has_weights, guide.digest)
 
 
-def _term(node: Any, part: Part, divisor: float, by_tensor: bool) -> Term:
+def _term(node: Any, part: Part, divisor: float | None, by_tensor: bool) -> Term:
     if part is Part.WEIGHTED:
         return Term(node, part, float(node._saved_total_weight))
     if part is Part.MEAN:
@@ -156,15 +158,20 @@ def _term(node: Any, part: Part, divisor: float, by_tensor: bool) -> Term:
     return Term(node, part, 0.0)
 
 
-def _scaled(node: Any, part: Part, divisor: float, by_tensor: bool) -> tuple[float, bool]:
+def _scaled(node: Any, part: Part, divisor: float | None, by_tensor: bool) -> tuple[float | None, bool]:
     value = _factor(node)
     if value is None:
         return divisor, by_tensor
     number = float(value)
+    so_far = 1.0 if divisor is None else divisor
     if part is Part.DIVIDE:
-        is_tensor = isinstance(value, torch.Tensor) and value.is_floating_point()
-        return (divisor or 1.0) * number, by_tensor or (is_tensor and value.dtype == _result_type(node))
-    return (divisor or 1.0) / number if number else divisor, by_tensor
+        is_tensor = (
+            isinstance(value, torch.Tensor)
+            and value.is_floating_point()
+            and value.dtype == _result_type(node)
+        )
+        return so_far * number, by_tensor or is_tensor
+    return so_far / number if number else divisor, by_tensor
 
 
 def _factor(node: Any) -> torch.Tensor | float | None:
@@ -220,7 +227,7 @@ class _Reader:
         self._doubt = ""
 
     def read(self, root: Any) -> None:
-        stack: list[tuple[Any, float, bool]] = [(root, 0.0, False)]
+        stack: list[tuple[Any, float | None, bool]] = [(root, None, False)]
         while stack:
             node, divisor, by_tensor = stack.pop()
             part = self._part(node)
@@ -268,9 +275,9 @@ class _Reader:
             return Part.THROUGH
         if name in ("MulBackward0", "MulBackward1", "DivBackward0", "DivBackward1"):
             return self._product(node, name)
-        if not name[-1].isdigit():
-            return Part.OPAQUE  # an autograd.Function or compiled code
-        return self._refuse(f"it puts the batch through {_plain(name)} after averaging it")
+        if name[-1].isdigit():
+            self._refuse(f"it puts the batch through {_plain(name)} after averaging it")
+        return Part.OPAQUE  # an autograd.Function or compiled code
 
     def _product(self, node: Any, name: str) -> Part:
         children = [child for child, _ in node.next_functions if child is not None]
@@ -325,7 +332,8 @@ class _Reader:
             self._doubt = f"it takes {mixing} over the samples of a batch before averaging"
 
     def _mixing(self, node: Any) -> str:
-        stack, seen = [child for child, _ in node.next_functions if child is not None], set()
+        stack = [child for child, _ in node.next_functions if child is not None]
+        seen: set[Any] = set()
         while stack and len(seen) < MOST_VISITS * 20:
             one = stack.pop()
             if one in seen:
@@ -342,7 +350,7 @@ class _Reader:
             stack.extend(child for child, _ in one.next_functions if child is not None)
         return ""
 
-    def _refuse(self, why: str) -> Any:
+    def _refuse(self, why: str) -> NoReturn:
         raise refusal(self._where, why)
 
 
@@ -402,7 +410,7 @@ def _is_leaf_side(node: Any) -> bool:
 
 
 def _plain(name: str) -> str:
-    word = name.split("Backward")[0]
+    word = name.partition("Backward")[0]
     return {"Sqrt": "a square root", "Log": "a logarithm", "Pow": "a power", "Exp": "an exponential"}.get(
         word, word
     )
@@ -420,8 +428,9 @@ def amounts(reading: Reading, *, share: int, is_empty: bool) -> list[float]:
         elif term.part is Part.OPAQUE:
             out.append(float(share))
         elif term.part is Part.SUM:
-            out.append(term.amount or 1.0)
+            out.append(1.0 if term.amount is None else term.amount)
         else:
+            assert term.amount is not None
             out.append(term.amount)
     return out
 
@@ -437,7 +446,7 @@ def settle(reading: Reading, rows: Sequence[Sequence[float]], sizes: Sequence[in
         per_sample = [rows[r][number] / sizes[r] for r in full]
         if term.part is Part.SUM:
             constant = _alike(values)
-            whole = constant and (uneven or term.amount == 0.0 or not float(per_sample[0]).is_integer())
+            whole = constant and (uneven or term.amount is None or not float(per_sample[0]).is_integer())
             laws.append(Law.WHOLE if whole else Law.SHARE)
             regular = regular and (whole or _alike(per_sample)) and not term.by_tensor
         else:

@@ -128,7 +128,7 @@ def _grouped(
     order: Iterable[int], parameters: dict[int, torch.Tensor]
 ) -> Iterable[tuple[tuple[torch.device, torch.dtype], list[int]]]:
     open_: dict[tuple[torch.device, torch.dtype], tuple[list[int], int]] = {}
-    done = []
+    done: list[tuple[tuple[torch.device, torch.dtype], list[int]]] = []
     for number in order:
         parameter = parameters[number]
         key = (parameter.device, parameter.dtype)

@@ -1,49 +1,31 @@
-"""Around a backward: weigh the loss, average the gradients before anything reads them, make the loss the global one.
-
-The whole ``.grad`` is averaged, never summed: that is idempotent, so that
-accumulated gradients cannot count twice. Buckets are reduced while backward
-still runs, all but the last, which carries flags and the loss and is reduced
-when backward has returned. When a flag says that some rank saw other gradients
-than planned, the ranks compare notes and reduce once more from the gradients,
-which are still their own.
-"""
+"""Around a backward: weigh the loss, average the gradients before anything reads them, make the loss the global one."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from jupyter_train.errors import CellError, RanksDiverged
+from jupyter_train.runtime.parallel.averaging import Averager, Line, Note
 from jupyter_train.runtime.parallel.errors import NotSplittable
 from jupyter_train.runtime.parallel.feed import Feed, Pass
 from jupyter_train.runtime.parallel.groups import Groups
 from jupyter_train.runtime.parallel.header import Header, Kind
 from jupyter_train.runtime.parallel.learning import Learner
-from jupyter_train.runtime.parallel.plan import Bucket, Plan, make_plan
-from jupyter_train.runtime.parallel.registry import Registry, leaves
+from jupyter_train.runtime.parallel.loss import Profile, Reading
+from jupyter_train.runtime.parallel.registry import Registry
 from jupyter_train.runtime.parallel.remarks import Remarks
 from jupyter_train.runtime.parallel.shares import Share
 from jupyter_train.runtime.parallel.sites import Site, Sites
 from jupyter_train.runtime.parallel.weighing import Weigher, Weights, corrected
 
-CHECK_EVERY = 256  #: backwards between comparisons of all weights
-FLAG, STOP, LOSS, AMOUNTS = 0, 1, 2, 3  #: places of the extras
-_ALIKE = 1e-5  #: relative; hosts of different make round differently
-
-
-@dataclass(slots=True, eq=False)
-class _Line:
-    """What is known of one line that calls backward."""
-
-    plan: Plan | None = None
-    overlaps: bool = True  #: buckets may start before backward has returned
+_ADVICE = "Run this cell with  --strategy none  (every rank computes the whole batch) or  -n 1."
 
 
 class Reducer:
-    """Makes each backward of a rank that of one process. Main thread (hooks: whatever thread runs autograd)."""
+    """Makes each backward of a rank that of one process. Main thread of a rank."""
 
     def __init__(
         self,
@@ -60,7 +42,6 @@ class Reducer:
     ) -> None:
         self.active = True
         self.registry = Registry(self._on_gradient)
-        self._groups = groups
         self._ranks = groups.world_size
         self._header = header
         self._sites = sites
@@ -71,34 +52,27 @@ class Reducer:
         self._on_stop = on_stop
         self._on_trained = on_trained
         self._learner = Learner(self.registry, groups, remarks)
-        self._weigher = Weigher(
+        self._averager = Averager(
             groups=groups,
             header=header,
-            remarks=remarks,
-            is_weight=self._is_weight,
-            ask_uneven=self._ask_uneven,
+            registry=self.registry,
+            learner=self._learner,
+            namespaces=self._namespaces,
         )
-        self._lines: dict[Site, _Line] = {}
-        self._count = 0
-        # Of the backward under way:
-        self._running = False
-        self._plan: Plan | None = None
-        self._line = _Line()
-        self._unplanned = False
-        self._late = False
-        self._came: set[int] = set()
+        self._weigher = Weigher(
+            groups=groups, remarks=remarks, is_weight=self._is_weight, ask_uneven=feed.ask_uneven
+        )
+        self._lines: dict[Site, Line] = {}
+
+    def _on_gradient(self, number: int) -> None:
+        self._averager.on_gradient(number)
 
     def _is_weight(self, leaf: torch.Tensor) -> bool:
         return self.registry.number(leaf) is not None
 
-    def _ask_uneven(self) -> None:
-        self._feed.wants_uneven = True
-
-    # -- the backward
-
     def nested(self) -> None:
-        """A reentrant checkpoint runs its own backward inside: gradients may come in several pieces."""
-        self._line.overlaps = False
+        """Another backward runs inside the one under way."""
+        self._averager.nested()
 
     def backward(
         self, original: Callable[..., None], site: Site, tensors: Any, arguments: tuple[Any, ...]
@@ -109,7 +83,7 @@ class Reducer:
             The global loss, None where it is not known.
 
         Raises:
-            RanksDiverged, PeerLost, NotSplittable.
+            RanksDiverged, PeerLost, NotSplittable, CellError.
         """
         if not self.active:
             original(tensors, *arguments)
@@ -118,75 +92,81 @@ class Reducer:
         root = roots[0] if len(roots) == 1 and roots[0].numel() == 1 and _is_plain(arguments[0]) else None
         current = self._feed.current
         share = current.share if current is not None else None
-        self.registry.wake()
         line = self._lines.get(site)
         if line is None:
-            line = self._lines[site] = _Line()
-        known = self._prepare(site, line, roots, root, share)
-        weights = Weights(value=1.0 / self._ranks)
-        digest = share.digest if share is not None else 0
-        if known is not None and share is not None:
-            profile, reading = known
-            self._header.post(Kind.BACKWARD, site, batch=digest, rates=self._rates(), loss=reading.digest)
-            exactly = profile.needs_exchange or (line.plan is not None and line.plan.has_gradients())
-            weights = self._weigher.weigh(profile, reading, share, exactly=exactly)
-        else:
-            self._header.post(Kind.BACKWARD, site, batch=digest, rates=self._rates())
-        self._say_where_whole(site, current, share)
-        value = self._value(root, weights)
-        self._run(original, line, tensors, arguments, weights)
-        loss = self._finish(site, line, roots, weights, share, value)
+            line = self._lines[site] = Line(site=site)
+        weights = self._weigh(line, root, share)
+        if share is None and line.plan is None:
+            self._say_that_it_is_whole(site, current)
+        note = self._note(root, weights, share)
+        handles = [node.register_prehook(_scaler(factor)) for node, factor in weights.nodes]
+        if weights.root != 1.0:
+            arguments = _scaled(tensors, arguments, weights.root)
+        try:
+            with self._averager.watching(line):
+                original(tensors, *arguments)
+        finally:
+            for handle in handles:
+                handle.remove()
+        told = self._average(line, roots, weights, share, note)
+        if told.stop:
+            self._on_stop()
+        self._averager.count(line)
         if current is not None:
             current.backwards += 1
             self._on_trained(current, site)
-        retains = bool(arguments[1] or arguments[2])
-        if loss is not None and loss == loss:
-            if root is not None and not retains:
-                root.data.fill_(loss)
-            return loss
-        return None
-
-    def check_grad(self, inputs: Any) -> None:
-        """``autograd.grad`` is asked for gradients.
-
-        Raises:
-            NotSplittable: they are those of parameters, on a share of a batch.
-        """
-        current = self._feed.current if self.active and not self._running else None
-        if current is None or current.share is None:
-            return
-        for one in [inputs] if isinstance(inputs, torch.Tensor) else list(inputs):
-            if isinstance(one, torch.nn.Parameter) or (isinstance(one, torch.Tensor) and self._is_weight(one)):
-                raise NotSplittable(
-                    f"{self._sites.here()}: autograd.grad with respect to parameters cannot be computed on shares of "
-                    "the batch. Run this cell with  --strategy none  (every rank computes the whole batch) or  -n 1."
-                )
-
-    def _prepare(
-        self,
-        site: Site,
-        line: _Line,
-        roots: Sequence[torch.Tensor],
-        root: torch.Tensor | None,
-        share: Share | None,
-    ) -> Any:
-        """What is known of the loss; the first time, the ranks find out together."""
-        if share is None:
+        if math.isnan(told.loss):
             return None
+        keeps_graph = arguments[1] or arguments[2]
+        if root is not None and not keeps_graph:
+            root.data.fill_(told.loss)
+        return told.loss
+
+    # -- before
+
+    def _weigh(self, line: Line, root: torch.Tensor | None, share: Share | None) -> Weights:
+        """How much this rank's loss counts; tells the others what comes."""
+        self.registry.wake()
+        site = line.site
+        if share is None:
+            self._header.post(Kind.BACKWARD, site, rates=self._rates())
+            return Weights(value=1.0 / self._ranks)
         if root is None:
             raise NotSplittable(
                 f"{site}: backward() of something that is not one number cannot be computed on shares of the batch. "
-                "Run this cell with  --strategy none  or  -n 1."
+                + _ADVICE
             )
-        if root.grad_fn is None:
-            return None  # the root is a parameter itself: no data in it
-        known = self._weigher.read(site, root)
-        if known is None:
-            self._header.post(Kind.STUDY, site, batch=share.digest, rates=self._rates())
+        known = None if root.grad_fn is None else self._known(line, root, share)
+        if known is None:  # the root is a parameter itself: no data in it
+            self._header.post(Kind.BACKWARD, site, batch=share.digest, rates=self._rates())
+            return Weights(value=1.0 / self._ranks)
+        profile, reading = known
+        self._header.post(Kind.BACKWARD, site, batch=share.digest, rates=self._rates(), loss=reading.digest)
+        exactly = (
+            profile.needs_exchange
+            or len(self._feed.shares) > 1
+            or (line.plan is not None and line.plan.has_gradients())
+        )
+        if exactly:
             self._header.check()
-            self._learner.learn([root.grad_fn], self._namespaces(), str(site))
-            known = self._weigher.study(site, root, share)
-        return known
+        return self._weigher.weigh(profile, reading, share, exactly=exactly)
+
+    def _known(self, line: Line, root: torch.Tensor, share: Share) -> tuple[Profile, Reading]:
+        """What the loss is made of; the first time, the ranks find out together."""
+        known = self._weigher.read(line.site, root)
+        if known is not None:
+            return known
+        shares = self._feed.shares
+        if len(shares) > 1 and any(0 in one.sizes for one in shares):
+            raise NotSplittable(
+                f"{line.site}: one of the loaders that are read together has a batch of fewer samples than there are "
+                "ranks. Give it  drop_last=True.  Or: " + _ADVICE
+            )
+        self._header.post(Kind.STUDY, line.site, batch=share.digest, rates=self._rates())
+        self._header.check()
+        self._learner.learn([root.grad_fn], self._namespaces(), str(line.site))
+        line.has_learned = True
+        return self._weigher.study(line.site, root, share, [one.mine or 1 for one in shares])
 
     def _namespaces(self) -> list[Mapping[str, Any]]:
         """The names that the line which calls backward can see, its own first."""
@@ -202,231 +182,84 @@ class Reducer:
             frame = frame.f_back
         return out
 
-    def _say_where_whole(self, site: Site, current: Pass | None, share: Share | None) -> None:
-        if share is None and self._lines[site].plan is None and (current is None or not current.why_whole):
+    def _say_that_it_is_whole(self, site: Site, current: Pass | None) -> None:
+        if current is None or not current.why_whole:
             self._remarks.say(
                 f"{site}: this backward() belongs to no loop over a DataLoader that was split, so every rank computes "
                 "it whole: right, but not faster"
             )
 
-    def _value(self, root: torch.Tensor | None, weights: Weights) -> float:
-        """This rank's part of the global loss."""
-        if root is None:
-            return float("nan")
-        if weights.value == 0.0:
-            return 0.0
-        return float(root.detach()) * weights.value
-
-    def _run(
-        self,
-        original: Callable[..., None],
-        line: _Line,
-        tensors: Any,
-        arguments: tuple[Any, ...],
-        weights: Weights,
-    ) -> None:
-        handles = [node.register_prehook(_scaler(factor)) for node, factor in weights.nodes]
-        if weights.root != 1.0:
-            one = tensors if isinstance(tensors, torch.Tensor) else tensors[0]
-            given = arguments[0]
-            given = given if given is None or isinstance(given, torch.Tensor) else given[0]
-            scale = torch.full_like(one, weights.root) if given is None else given * weights.root
-            arguments = (scale if isinstance(tensors, torch.Tensor) else [scale], *arguments[1:])
-        self._line, self._plan = line, line.plan
-        self._unplanned = self._late = False
-        self._came.clear()
-        if line.plan is not None:
-            line.plan.begin()
-        self._running = True
-        try:
-            original(tensors, *arguments)
-        finally:
-            self._running = False
-            for handle in handles:
-                handle.remove()
-
-    # -- gradients
-
-    def _on_gradient(self, number: int) -> None:
-        if not self._running:
-            return
-        again = number in self._came
-        self._came.add(number)
-        plan = self._plan
-        if plan is None:
-            return
-        place = plan.where.get(number)
-        if place is None:
-            self._unplanned = True
-            return
-        last = len(plan.buckets) - 1
-        if last == 0:
-            return  # the only bucket starts when backward has returned
-        if again:
-            self._late = self._late or place < plan.next
-            return
-        plan.buckets[place].left -= 1
-        while self._line.overlaps and plan.next < last and plan.buckets[plan.next].left == 0:
-            self._start(plan.buckets[plan.next])
-            plan.next += 1
-
-    def _start(self, bucket: Bucket) -> None:
-        bucket.gather()
-        bucket.flat.div_(self._ranks)
-        if self._plan is not None and self._plan.next == 0:
-            self._header.check()
-        bucket.work = self._groups.data.allreduce([bucket.flat])
-
-    def _finish(
-        self,
-        site: Site,
-        line: _Line,
-        roots: Sequence[torch.Tensor],
-        weights: Weights,
-        share: Share | None,
-        value: float,
-    ) -> float | None:
-        """Reduce what is left, and again where some rank saw something else than planned."""
-        plan = line.plan
-        told: list[float] | None = None
-        if plan is not None:
-            told = self._reduce(plan, weights, share, value)
-            if told[STOP]:
-                self._on_stop()
-        fits = told is not None and told[FLAG] == 0.0
-        factor = None
-        if told is not None and weights.law is not None and share is not None:
-            factor = corrected(weights, weights.law, told[AMOUNTS:], share)
-        if plan is not None and told is not None and fits and factor is None:
-            _put_back(plan, None)
-            loss = told[LOSS]
-        else:
-            if factor is not None and plan is not None:
-                self._weigher.distrust(site, weights.digest)
-                value = self._correct(plan, factor, value)
-            plan, loss = self._again(site, line, roots, weights, value)
-        self._count += 1
-        if self._count % CHECK_EVERY == 0:
-            self._compare_weights(site, plan)
-        return loss
-
-    def _reduce(self, plan: Plan, weights: Weights, share: Share | None, value: float) -> list[float]:
-        """Start the buckets that are left, wait for all; the extras of all ranks together."""
-        extras = [0.0] * (AMOUNTS + self._ranks)
-        extras[STOP] = float(self._stop_requested())
-        extras[LOSS] = value
+    def _note(self, root: torch.Tensor | None, weights: Weights, share: Share | None) -> Note:
+        amounts = [0.0] * self._ranks
         if share is not None and weights.law is not None:
-            extras[AMOUNTS + share.rank] = weights.amount
-        last = len(plan.buckets) - 1
-        for number in range(plan.next, len(plan.buckets)):
-            plan.next = number
-            bucket = plan.buckets[number]
-            if number == last:
-                bucket.gather()
-                bucket.flat.div_(self._ranks)
-                extras[FLAG] = float(self._differs(plan))
-                if bucket.extras is not None:
-                    bucket.write(extras)
-                if number == 0:
-                    self._header.check()
-                bucket.work = self._groups.data.allreduce([bucket.flat])
-            else:
-                self._start(bucket)
-        for bucket in plan.buckets:
-            self._groups.wait(bucket.work)
-        tail = plan.buckets[-1].extras if plan.buckets else None
-        if tail is None:
-            if not plan.buckets:
-                self._header.check()
-                extras[FLAG] = float(self._differs(plan))
-            host = torch.tensor(extras, dtype=torch.float64)
-            self._groups.all_sum(host)
-            numbers: list[float] = host.tolist()
-            return numbers
-        out: list[float] = plan.buckets[-1].read()
-        return out
+            amounts[share.rank] = weights.amount
+        note = Note(stop=self._stop_requested(), amounts=amounts)
+        if root is not None:
+            # An empty share's own loss may be 0/0.
+            note.loss = 0.0 if weights.value == 0.0 else float(root.detach()) * weights.value
+        return note
 
-    def _differs(self, plan: Plan) -> bool:
-        """Other gradients came than planned. One left over from before would do for the sum, but who came is what counts."""
-        if self._unplanned or self._late or self.registry.has_news or len(self._came) != len(plan.numbers):
-            return True
-        return any(bucket.lacks for bucket in plan.buckets)
+    # -- after
 
-    def _correct(self, plan: Plan, factor: float, value: float) -> float:
-        """This rank's loss counted otherwise than supposed: make its gradients right before they are averaged again."""
-        grads = [grad for bucket in plan.buckets for grad in bucket.grads]
-        if factor == 0.0:
-            torch._foreach_zero_(grads)
-            return 0.0
-        torch._foreach_mul_(grads, factor)
-        return value * factor
+    def _average(
+        self, line: Line, roots: Sequence[torch.Tensor], weights: Weights, share: Share | None, note: Note
+    ) -> Note:
+        averager, plan = self._averager, line.plan
+        if plan is None:
+            return averager.agree(line, roots, note)
+        told = averager.reduce(plan, note)
+        factor = None
+        if weights.law is not None and share is not None:
+            factor = corrected(weights, weights.law, told.amounts, share)
+        if factor is None and not told.differs:
+            averager.keep(plan)
+            return told
+        if factor is not None:
+            self._weigher.distrust(line.site, weights.digest)
+            averager.scale(plan, factor)
+            note.loss = 0.0 if factor == 0.0 else note.loss * factor
+        return averager.agree(line, roots, note)
 
-    def _again(
-        self, site: Site, line: _Line, roots: Sequence[torch.Tensor], weights: Weights, value: float
-    ) -> tuple[Plan, float | None]:
-        """Agree on the gradients that there are, and reduce them from the start."""
-        self._header.check()
-        nodes = [root.grad_fn for root in roots]
-        self._learner.learn(nodes, self._namespaces(), str(site))
-        if self._late:
-            line.overlaps = False
-        parameters = self.registry.alive()
-        # Parameters inside a reentrant checkpoint are not in the graph; new ones were not watched.
-        mine = {number for number in self._came if number in parameters}
-        mine |= {number for number in map(self.registry.number, leaves(nodes)) if number is not None}
-        mine = {number for number in mine if parameters[number].grad is not None}
-        for number in mine:
-            _check_kind(parameters[number], site)
-        told = self._groups.exchange((sorted(mine), line.overlaps, float(value), self._stop_requested()))
-        used = sorted(set().union(*(numbers for numbers, *_ in told)), reverse=True)
-        missing = [number for number in used if number not in parameters]
-        if missing:
-            raise RanksDiverged(
-                f"{site}: another rank's loss depends on parameters that are gone on this one"
-            )
-        line.overlaps = all(overlaps for _, overlaps, _, _ in told)
-        if line.plan is None or line.plan.numbers != used or line.plan.is_stale():
-            line.plan = make_plan(used, parameters, extras=AMOUNTS + self._ranks)
-        plan = line.plan
-        plan.begin()
-        for bucket in plan.buckets:
-            bucket.gather()
-            bucket.flat.div_(self._ranks)
-            bucket.work = self._groups.data.allreduce([bucket.flat])
-        for bucket in plan.buckets:
-            self._groups.wait(bucket.work)
-        _put_back(plan, parameters)
-        if any(stop for *_, stop in told):
-            self._on_stop()
-        loss = sum(value for _, _, value, _ in told)
-        return plan, loss if loss == loss else None
+    # -- what is not a backward
 
-    # -- the last net
+    def check_grad(self, inputs: Any) -> None:
+        """``autograd.grad`` is asked for gradients.
 
-    def _compare_weights(self, site: Site, plan: Plan) -> None:
-        parameters = self.registry.alive()
-        mine = [parameters[number] for number in plan.numbers if number in parameters]
-        with torch.no_grad():
-            total = torch.tensor([float(p.detach().double().sum()) for p in mine], dtype=torch.float64)
-            size = torch.tensor([float(p.detach().double().abs().sum()) for p in mine], dtype=torch.float64)
-        self._header.post(Kind.WEIGHTS, site, loss=len(mine))
-        self._header.check()
-        rows = self._groups.all_gather(torch.cat([total, size]))
-        spread = rows.amax(0) - rows.amin(0)
-        count = len(mine)
-        if bool((spread[:count] > _ALIKE * size).any()):
-            raise RanksDiverged(
-                f"{site}: after {self._count} backwards the ranks' weights are no longer the same. Something in the cell "
-                "changes them by what only one rank sees; make it the same on all ranks."
-            )
+        Raises:
+            NotSplittable: they are those of parameters, on a share of a batch.
+        """
+        current = self._feed.current if self.active and not self._averager.is_watching else None
+        if current is None or current.share is None:
+            return
+        for one in [inputs] if isinstance(inputs, torch.Tensor) else list(inputs):
+            if isinstance(one, torch.nn.Parameter) or (
+                isinstance(one, torch.Tensor) and self._is_weight(one)
+            ):
+                raise NotSplittable(
+                    f"{self._sites.here()}: autograd.grad with respect to parameters cannot be computed on shares of "
+                    "the batch. " + _ADVICE
+                )
 
 
 def _is_plain(given: Any) -> bool:
     """No gradient was given for the root, or one number."""
     if given is None:
         return True
-    one = given if isinstance(given, torch.Tensor) else (given[0] if len(given) == 1 else None)
-    return one is None and not isinstance(given, torch.Tensor) or (one is not None and one.numel() == 1)
+    if not isinstance(given, torch.Tensor):
+        if len(given) != 1:
+            return False
+        given = given[0]
+    return given is None or given.numel() == 1
+
+
+def _scaled(tensors: Any, arguments: tuple[Any, ...], factor: float) -> tuple[Any, ...]:
+    """The arguments of backward with the root's gradient times ``factor``."""
+    one = tensors if isinstance(tensors, torch.Tensor) else tensors[0]
+    given = arguments[0]
+    if given is not None and not isinstance(given, torch.Tensor):
+        given = given[0]
+    scale = torch.full_like(one, factor) if given is None else given * factor
+    return (scale if isinstance(tensors, torch.Tensor) else [scale], *arguments[1:])
 
 
 def _scaler(factor: float) -> Callable[[Any], Any]:
@@ -436,26 +269,3 @@ def _scaler(factor: float) -> Callable[[Any], Any]:
         return tuple(None if grad is None else grad * factor for grad in grads)
 
     return scale
-
-
-def _put_back(plan: Plan, parameters: Mapping[int, torch.Tensor] | None) -> None:
-    """Copy the averages into the gradients; with ``parameters``, also where this rank had none."""
-    with torch.no_grad():
-        for bucket in plan.buckets:
-            if bucket.grads:
-                torch._foreach_copy_(bucket.grads, bucket.live)
-            if parameters is not None and bucket.lacks:
-                for number, view in zip(bucket.numbers, bucket.views, strict=True):
-                    if parameters[number].grad is None:
-                        parameters[number].grad = view.clone()
-
-
-def _check_kind(leaf: torch.Tensor, site: Site) -> None:
-    grad = leaf.grad
-    if grad is not None and (grad.layout is not torch.strided or grad.is_complex()):
-        kind = "complex" if grad.is_complex() else "sparse"
-        raise CellError(
-            f"{site}: {kind} gradients cannot be averaged over the ranks"
-            + (" (an Embedding with sparse=True: leave it out)" if kind == "sparse" else "")
-            + ". Run this cell with  --strategy none  or  -n 1."
-        )

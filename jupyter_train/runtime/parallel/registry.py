@@ -75,12 +75,13 @@ class Registry:
             self._hook(number, tensor)
 
     def _hook(self, number: int, tensor: torch.Tensor) -> None:
-        lazy = isinstance(tensor, nn.parameter.UninitializedTensorMixin)
+        lazy = is_lazy(tensor)
         if lazy or not tensor.requires_grad or not tensor.is_leaf:
             self._frozen.append((number, weakref.ref(tensor)))
             return
         notify = self._on_gradient
-        self._hooks.append(tensor.register_post_accumulate_grad_hook(lambda _: notify(number)))
+        handle = tensor.register_post_accumulate_grad_hook(lambda _: notify(number))  # type: ignore[no-untyped-call]
+        self._hooks.append(handle)
 
     def wake(self) -> None:
         """Watch those that have begun to take gradients."""
@@ -96,6 +97,11 @@ class Registry:
         hooks, self._hooks = self._hooks, []
         for hook in hooks:
             hook.remove()
+
+
+def is_lazy(tensor: torch.Tensor) -> bool:
+    """A parameter of a lazy module that has no shape yet."""
+    return isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer))
 
 
 def leaves(roots: Iterable[Any]) -> Iterator[torch.Tensor]:

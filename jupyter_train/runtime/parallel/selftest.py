@@ -45,7 +45,7 @@ def _graph() -> bool:
         and float(mean._saved_other) == 4.0  # type: ignore[attr-defined]
         and inner is not None
         and tuple(inner._saved_self_sym_sizes) == (3,)  # type: ignore[attr-defined]
-        and tuple(nll._input_metadata[0].shape) == ()  # type: ignore[attr-defined]
+        and tuple(nll._input_metadata[0].shape) == ()
         and callable(nll.register_prehook)
     )
 

@@ -65,7 +65,7 @@ class Sites:
         file = code.co_filename
         if file == self.cell_file:
             return False
-        if file.startswith((_OURS, self._torch)) or file.startswith("<frozen "):
+        if file.startswith((_OURS, self._torch, "<frozen ")):
             return True
         return file.startswith(self._packages)
 

@@ -10,7 +10,6 @@ import torch
 
 from jupyter_train.runtime.parallel.errors import NotSplittable
 from jupyter_train.runtime.parallel.groups import Groups
-from jupyter_train.runtime.parallel.header import Header, Kind
 from jupyter_train.runtime.parallel.loss import (
     Law,
     Part,
@@ -50,13 +49,11 @@ class Weigher:
         self,
         *,
         groups: Groups,
-        header: Header,
         remarks: Remarks,
         is_weight: Callable[[torch.Tensor], bool],
         ask_uneven: Callable[[], None],
     ) -> None:
         self._groups = groups
-        self._header = header
         self._remarks = remarks
         self._is_weight = is_weight
         self._ask_uneven = ask_uneven
@@ -71,8 +68,13 @@ class Weigher:
                 return profile, reading
         return None
 
-    def study(self, site: Site, root: torch.Tensor, share: Share) -> tuple[Profile, Reading]:
+    def study(
+        self, site: Site, root: torch.Tensor, share: Share, batch_sizes: Sequence[int]
+    ) -> tuple[Profile, Reading]:
         """Read the loss ``root`` for the first time, together with the other ranks. Collective.
+
+        Args:
+            batch_sizes: this rank's samples in each open pass.
 
         Raises:
             NotSplittable: it cannot be put together from shares.
@@ -187,6 +189,3 @@ def corrected(supposed: Weights, law: Law, told: Sequence[float], share: Share) 
     # A sum whose divisor differs between the ranks is no plain sum: its divisor is one of shares.
     exact = ranks * told[rank] / total if total else 1.0
     return exact / used if used else 0.0
-
-
-__all__ = ["Kind", "Weigher", "Weights", "corrected"]

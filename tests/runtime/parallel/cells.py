@@ -33,7 +33,9 @@ for ep in range(3):
         for x, y in vl: c += (model(x).argmax(1) == y).sum().item(); n += len(y)
     out += [tot / len(loader), c / n, n]
 """
-SPLIT["a validation loop without eval or an outer no_grad"] = SETUP + """
+SPLIT["a validation loop without eval or an outer no_grad"] = (
+    SETUP
+    + """
 vl = DataLoader(TensorDataset(X[:40], Y[:40]), batch_size=8); out = []
 for ep in range(3):
     for x, y in loader:
@@ -43,7 +45,10 @@ for ep in range(3):
         with torch.no_grad(): n += len(y)
     out.append(n)
 """
-SPLIT["a validation loop in the middle of an epoch"] = SETUP + """
+)
+SPLIT["a validation loop in the middle of an epoch"] = (
+    SETUP
+    + """
 vl = DataLoader(TensorDataset(X[:40], Y[:40]), batch_size=8); out = []
 for ep in range(2):
     for k, (x, y) in enumerate(loader):
@@ -54,17 +59,24 @@ for ep in range(2):
                 out.append(len(b)); break
         loss.backward(); opt.step()
 """
-SPLIT["parameter groups with weight decay"] = """
+)
+SPLIT["parameter groups with weight decay"] = (
+    """
 loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
 model = mlp(); crit = nn.CrossEntropyLoss()
 opt = torch.optim.AdamW([{'params': [model[0].weight, model[2].weight], 'weight_decay': .1}, {'params': [model[0].bias, model[2].bias], 'weight_decay': 0., 'lr': 1e-2}], lr=3e-3)
-""" + LOOP
-SPLIT["clipped gradients"] = SETUP + """
+"""
+    + LOOP
+)
+SPLIT["clipped gradients"] = (
+    SETUP
+    + """
 out = []
 for ep in range(3):
     for x, y in loader:
         opt.zero_grad(); F.cross_entropy(model(x), y).backward(); out.append(float(nn.utils.clip_grad_norm_(model.parameters(), .3))); opt.step()
 """
+)
 SPLIT["accumulated gradients"] = """
 loader = DataLoader(TensorDataset(X, Y), batch_size=9, shuffle=True)
 model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.5, momentum=.9)
@@ -143,7 +155,9 @@ for ep in range(3):
     model.eval()
     with torch.no_grad(): out.append(float(sum(crit(model(x), y) for x, y in loader)))
 """
-SPLIT["a scaler that meets an infinite loss"] = SETUP + """
+SPLIT["a scaler that meets an infinite loss"] = (
+    SETUP
+    + """
 sc = torch.amp.GradScaler('cpu', init_scale=2.**10, growth_interval=4); out = []; k = 0
 for ep in range(2):
     for x, y in loader:
@@ -151,6 +165,7 @@ for ep in range(2):
         if k == 5: loss = loss * float('inf')
         sc.scale(loss).backward(); sc.unscale_(opt); nn.utils.clip_grad_norm_(model.parameters(), 1.); sc.step(opt); sc.update(); k += 1; out.append(sc.get_scale())
 """
+)
 SPLIT["LBFGS with a line search"] = """
 loader = DataLoader(TensorDataset(X, Y), batch_size=48, shuffle=True)
 model = mlp(); opt = torch.optim.LBFGS(model.parameters(), lr=.5, max_iter=6, line_search_fn='strong_wolfe'); calls = 0
@@ -328,7 +343,9 @@ for k in range(9):
     except StopIteration: it = iter(loader); x, y = next(it)
     opt.zero_grad(); F.cross_entropy(model(x), y).backward(); opt.step()
 """
-SPLIT["a training step in a function and a count before it"] = SETUP + """
+SPLIT["a training step in a function and a count before it"] = (
+    SETUP
+    + """
 out = [sum(float(x.sum()) for x, _ in loader)]
 def train_one(model, x, y):
     opt.zero_grad(); F.cross_entropy(model(x), y).backward(); opt.step()
@@ -338,6 +355,7 @@ for ep in range(2):
     for x, y in loader: n += len(x)
     out.append(n)
 """
+)
 SPLIT["everything in functions and a class"] = """
 class Trainer:
     def __init__(self, model, loader):
@@ -364,7 +382,9 @@ for lr in (.1, .3):
     for x, y in loader:
         opt.zero_grad(); loss = F.cross_entropy(model(x), y); loss.backward(); opt.step(); out.append(loss.item())
 """
-SPLIT["a learning rate and a regularizer that begin later"] = SETUP + """
+SPLIT["a learning rate and a regularizer that begin later"] = (
+    SETUP
+    + """
 out = []
 for ep in range(3):
     for x, y in loader:
@@ -373,20 +393,24 @@ for ep in range(3):
         opt.zero_grad(); loss.backward(); opt.step()
     for g in opt.param_groups: g['lr'] *= .5
 """
-SPLIT["several buckets"] = """
+)
+SPLIT["several buckets"] = (
+    """
 loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True); crit = nn.CrossEntropyLoss()
 model = nn.Sequential(nn.Linear(10, 300), nn.Tanh(), nn.Linear(300, 300), nn.Tanh(), nn.Linear(300, 300), nn.Tanh(), nn.Linear(300, 300), nn.Tanh(), nn.Linear(300, 3))
 opt = torch.optim.SGD(model.parameters(), lr=.1)
-""" + LOOP
+"""
+    + LOOP
+)
 SPLIT["a progress bar and zip"] = """
 class bar:
     def __init__(self, it): self.it = it
     def __iter__(self):
         for x in self.it: yield x
-loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
+loader = DataLoader(TensorDataset(X[:76], Y[:76]), batch_size=16, shuffle=True)
 model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
 for ep in range(2):
-    for k, ((x, y), (a, b)) in enumerate(zip(loader, DataLoader(TensorDataset(X, Y), batch_size=8, shuffle=True))):
+    for k, ((x, y), (a, b)) in enumerate(zip(loader, DataLoader(TensorDataset(X[:70], Y[:70]), batch_size=12, shuffle=True))):
         opt.zero_grad(); (F.cross_entropy(model(x), y) + .3 * F.cross_entropy(model(a), b)).backward(); opt.step()
 """
 SPLIT["compiled model"] = """
@@ -471,17 +495,23 @@ for x, y in loader:
     opt.zero_grad(); F.cross_entropy(model(x), y).backward(); opt.step()
 """
 
-PARTING["an extra backward on one rank"] = SETUP + """
+PARTING["an extra backward on one rank"] = (
+    SETUP
+    + """
 for x, y in loader:
     opt.zero_grad(); l = F.cross_entropy(model(x), y); l.backward(); opt.step()
     if train.rank == 0:
         F.cross_entropy(model(x), y).backward()
 """
-PARTING["one rank stops early"] = SETUP + """
+)
+PARTING["one rank stops early"] = (
+    SETUP
+    + """
 for k, (x, y) in enumerate(loader):
     if train.rank == 1 and k == 3: break
     opt.zero_grad(); l = F.cross_entropy(model(x), y); l.backward(); opt.step()
 """
+)
 PARTING["one rank shuffles otherwise"] = """
 class Own:
     def __len__(s): return N
@@ -491,9 +521,12 @@ model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
 for x, y in loader:
     opt.zero_grad(); l = F.cross_entropy(model(x), y); l.backward(); opt.step()
 """
-PARTING["a sum that one rank does not take"] = SETUP + """
+PARTING["a sum that one rank does not take"] = (
+    SETUP
+    + """
 for k, (x, y) in enumerate(loader):
     opt.zero_grad(); l = F.cross_entropy(model(x), y); l.backward(); opt.step()
     if train.rank == 0:
         train.sum(k)
 """
+)

@@ -128,7 +128,9 @@ with open({str(result)!r}, "wb") as file:
         globals().get("out"), kept), file)
 """
         path.write_text("import torch; torch.set_num_threads(1)\n" + PRELUDE + textwrap.dedent(cell) + tail)
-        done = subprocess.run([sys.executable, str(path)], cwd=folder, capture_output=True, text=True, check=False, timeout=100)
+        done = subprocess.run(
+            [sys.executable, str(path)], cwd=folder, capture_output=True, text=True, check=False, timeout=100
+        )
         assert done.returncode == 0, done.stderr
         weights, buffers, out, names = pickle.loads(result.read_bytes())
     return Outcome(weights=weights, buffers=buffers, out=out, names=names)
@@ -171,7 +173,7 @@ def on_ranks(
 
 def _collect(running: dict[int, tuple[int, int]], ranks: int, limit_s: float) -> list[Outcome]:
     outcomes = [Outcome(error="nothing came", kind="nothing") for _ in range(ranks)]
-    data = {read: b"" for read in running}
+    data = dict.fromkeys(running, b"")
     end = time.monotonic() + limit_s
     while running:
         ready, _, _ = select.select(list(running), [], [], max(0.0, end - time.monotonic()))

@@ -13,7 +13,7 @@ from jupyter_train.runtime.parallel.remarks import Remarks
 
 if TYPE_CHECKING:
     import torch
-    import torch.distributed as dist
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
     from jupyter_train.runtime.observe import Observer
     from jupyter_train.runtime.parallel.collectives import Collectives
@@ -159,7 +159,7 @@ class Parallel:
             rates=lambda: observer.rates_key,
             stop_requested=lambda: stop.requested,
             on_stop=observer.agree_to_stop,
-            on_trained=functools.partial(_name_counters, remarks),
+            on_trained=functools.partial(_name_counters, remarks, set()),
         )
 
         def before_statistics() -> None:
@@ -194,7 +194,7 @@ def install(
     rank: int,
     world_size: int,
     local_world_size: int,
-    store: dist.Store | None,
+    store: Store | None,
     device: torch.device | str,
     batch: Literal["global", "per-rank"] = "global",
     strategy: Literal["auto", "none"] = "auto",
@@ -286,10 +286,11 @@ def _watch_distributed(patches: Patches, left_alone: Callable[[], None]) -> None
     patches.replace(dist.distributed_c10d, "init_process_group", init_process_group)
 
 
-def _name_counters(remarks: Remarks, trained: Pass, site: Site) -> None:
+def _name_counters(remarks: Remarks, done: set[Site], trained: Pass, site: Site) -> None:
     """After the first backward of a split loop: say which of its lines count this rank's share only."""
-    if trained.backwards != 1 or trained.share is None:
+    if trained.site in done or trained.share is None:
         return
+    done.add(trained.site)
     from jupyter_train.runtime.parallel.counters import counters
     from jupyter_train.runtime.parallel.sites import loss_name
 

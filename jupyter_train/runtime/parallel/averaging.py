@@ -1,0 +1,283 @@
+"""The gradients of one backward, made the average over the ranks.
+
+The whole ``.grad`` is averaged, never summed: that is idempotent, so that
+accumulated gradients cannot count twice. Buckets are reduced while backward
+still runs, all but the last, which carries flags and the loss and is reduced
+when backward has returned. When a flag says that some rank saw other gradients
+than planned, the ranks compare notes and reduce once more from the gradients,
+which are still their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from jupyter_train.errors import CellError, RanksDiverged
+from jupyter_train.runtime.parallel.groups import Groups
+from jupyter_train.runtime.parallel.header import Header, Kind
+from jupyter_train.runtime.parallel.learning import Learner
+from jupyter_train.runtime.parallel.plan import Bucket, Plan, make_plan
+from jupyter_train.runtime.parallel.registry import Registry, leaves
+from jupyter_train.runtime.parallel.sites import Site
+
+CHECK_EVERY = 256  #: backwards between comparisons of all weights
+ALIKE = 1e-5  #: relative difference of weights; hosts of different make round differently
+_FLAG, _STOP, _LOSS, _AMOUNTS = 0, 1, 2, 3  #: places in the extras of a plan
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Line:
+    """What is known of the gradients of one line that calls backward."""
+
+    site: Site
+    plan: Plan | None = None
+    has_learned: bool = False  #: the ranks agreed on its parameters just before this backward
+    overlaps: bool = True  #: buckets may start before backward has returned
+
+
+@dataclass(slots=True, kw_only=True)
+class Note:
+    """What rides beside the gradients. Going out it is one rank's, coming back the sum of all."""
+
+    differs: bool = False  #: other gradients came than planned
+    stop: bool = False
+    loss: float = float("nan")  #: NaN: not known
+    amounts: list[float] = field(default_factory=list)  #: by rank; each writes its own
+
+
+class Averager:
+    """Averages the gradients of each backward. Main thread (hooks: whatever thread runs autograd)."""
+
+    def __init__(
+        self,
+        *,
+        groups: Groups,
+        header: Header,
+        registry: Registry,
+        learner: Learner,
+        namespaces: Callable[[], Sequence[Mapping[str, Any]]],
+    ) -> None:
+        self._groups = groups
+        self._ranks = groups.world_size
+        self._header = header
+        self._registry = registry
+        self._learner = learner
+        self._namespaces = namespaces
+        self._count = 0
+        # Of the backward under way:
+        self._line: Line | None = None
+        self._plan: Plan | None = None
+        self._unplanned = False
+        self._late = False
+        self._came: set[int] = set()
+
+    # -- while backward runs
+
+    @contextmanager
+    def watching(self, line: Line) -> Iterator[None]:
+        """Gradients that come now are those of ``line``."""
+        self._line, self._plan = line, line.plan
+        self._unplanned = self._late = False
+        self._came.clear()
+        if line.plan is not None:
+            line.plan.begin()
+        try:
+            yield
+        finally:
+            self._line = None
+
+    @property
+    def is_watching(self) -> bool:
+        """A backward is under way."""
+        return self._line is not None
+
+    def nested(self) -> None:
+        """A reentrant checkpoint runs its own backward inside: gradients may come in several pieces."""
+        if self._line is not None:
+            self._line.overlaps = False
+
+    def on_gradient(self, number: int) -> None:
+        """The gradient of that parameter is complete, or grows by another piece."""
+        line = self._line
+        if line is None:
+            return
+        again = number in self._came
+        self._came.add(number)
+        plan = self._plan
+        if plan is None:
+            return
+        place = plan.where.get(number)
+        if place is None:
+            self._unplanned = True
+            return
+        last = len(plan.buckets) - 1
+        if last == 0:
+            return  # the only bucket starts when backward has returned
+        if again:
+            self._late = self._late or place < plan.next
+            return
+        plan.buckets[place].left -= 1
+        while line.overlaps and plan.next < last and plan.buckets[plan.next].left == 0:
+            if plan.next == 0:
+                self._header.check()
+            self._start(plan.buckets[plan.next])
+            plan.next += 1
+
+    def _start(self, bucket: Bucket) -> None:
+        bucket.gather()
+        bucket.flat.div_(self._ranks)
+        bucket.work = self._groups.data.allreduce([bucket.flat])
+
+    # -- when it has returned
+
+    def reduce(self, plan: Plan, note: Note) -> Note:
+        """Start the buckets that are left and wait for all. The gradients are not yet touched."""
+        if plan.next == 0:
+            self._header.check()
+        last = len(plan.buckets) - 1
+        for bucket in plan.buckets[plan.next : last]:
+            self._start(bucket)
+        extras = [0.0, float(note.stop), note.loss, *note.amounts]
+        if last >= 0:
+            bucket = plan.buckets[last]
+            bucket.gather()
+            bucket.flat.div_(self._ranks)
+            extras[_FLAG] = float(self._differs(plan))
+            if bucket.extras is not None:
+                bucket.write(extras)
+            bucket.work = self._groups.data.allreduce([bucket.flat])
+            for bucket in plan.buckets:
+                self._groups.wait(bucket.work)
+        if last >= 0 and plan.buckets[last].extras is not None:
+            extras = plan.buckets[last].read()
+        else:
+            extras[_FLAG] = float(self._differs(plan))
+            host = torch.tensor(extras, dtype=torch.float64)
+            self._groups.all_sum(host)
+            extras = host.tolist()
+        return Note(
+            differs=extras[_FLAG] != 0.0,
+            stop=extras[_STOP] != 0.0,
+            loss=extras[_LOSS],
+            amounts=extras[_AMOUNTS:],
+        )
+
+    def _differs(self, plan: Plan) -> bool:
+        """Other gradients came than planned. One left over from before would do for the sum, but who came is what counts."""
+        if self._unplanned or self._late or self._registry.has_news or len(self._came) != len(plan.numbers):
+            return True
+        return any(bucket.lacks for bucket in plan.buckets)
+
+    def keep(self, plan: Plan) -> None:
+        """Put the averages in place of the gradients."""
+        with torch.no_grad():
+            for bucket in plan.buckets:
+                if bucket.grads:
+                    torch._foreach_copy_(bucket.grads, bucket.live)
+
+    def scale(self, plan: Plan, factor: float) -> None:
+        """This rank's gradients counted otherwise than supposed: make them right before they are averaged again."""
+        for bucket in plan.buckets:
+            if bucket.grads and factor == 0.0:
+                torch._foreach_zero_(bucket.grads)
+            elif bucket.grads:
+                torch._foreach_mul_(bucket.grads, factor)
+
+    def agree(self, line: Line, roots: Sequence[torch.Tensor], note: Note) -> Note:
+        """Agree with the other ranks on the gradients that there are, plan for them, and reduce from the start.
+
+        Raises:
+            RanksDiverged: a rank lacks a parameter that others use.
+            CellError: gradients that cannot be averaged.
+        """
+        self._header.check()
+        nodes = [root.grad_fn for root in roots]
+        if line.plan is not None or not line.has_learned:
+            self._learner.learn(nodes, self._namespaces(), str(line.site))
+        line.has_learned = False
+        if self._late:
+            line.overlaps = False
+        parameters = self._registry.alive()
+        mine = self._gradients(nodes, parameters, line.site)
+        told = self._groups.exchange((sorted(mine), line.overlaps, note.loss, note.stop))
+        used = sorted(set().union(*(numbers for numbers, *_ in told)), reverse=True)
+        if any(number not in parameters for number in used):
+            raise RanksDiverged(
+                f"{line.site}: another rank's loss depends on parameters that are gone on this one"
+            )
+        line.overlaps = all(overlaps for _, overlaps, _, _ in told)
+        if line.plan is None or line.plan.numbers != used or line.plan.is_stale():
+            line.plan = make_plan(used, parameters, extras=_AMOUNTS + self._ranks)
+        self._reduce_all(line.plan, parameters)
+        return Note(loss=sum(loss for _, _, loss, _ in told), stop=any(stop for *_, stop in told))
+
+    def _gradients(
+        self, nodes: Sequence[Any], parameters: Mapping[int, torch.Tensor], site: Site
+    ) -> set[int]:
+        """Numbers of the parameters that this backward gave a gradient to."""
+        # Those inside a reentrant checkpoint are not in the graph, new ones were not watched.
+        found = {number for number in self._came if number in parameters}
+        found |= {number for number in map(self._registry.number, leaves(nodes)) if number is not None}
+        found = {number for number in found if parameters[number].grad is not None}
+        for number in found:
+            _check_kind(parameters[number], site)
+        return found
+
+    def _reduce_all(self, plan: Plan, parameters: Mapping[int, torch.Tensor]) -> None:
+        plan.begin()
+        for bucket in plan.buckets:
+            self._start(bucket)
+        for bucket in plan.buckets:
+            self._groups.wait(bucket.work)
+        self.keep(plan)
+        with torch.no_grad():
+            for bucket in plan.buckets:
+                if not bucket.lacks:
+                    continue
+                for number, view in zip(bucket.numbers, bucket.views, strict=True):
+                    if parameters[number].grad is None:
+                        parameters[number].grad = view.clone()
+
+    # -- the last net
+
+    def count(self, line: Line) -> None:
+        """One more backward is done; now and then all weights are compared.
+
+        Raises:
+            RanksDiverged: they are not the same.
+        """
+        self._count += 1
+        if self._count % CHECK_EVERY == 0 and line.plan is not None:
+            self._compare_weights(line.site, line.plan)
+
+    def _compare_weights(self, site: Site, plan: Plan) -> None:
+        parameters = self._registry.alive()
+        mine = [parameters[number].detach() for number in plan.numbers if number in parameters]
+        total = torch.tensor([float(p.double().sum()) for p in mine], dtype=torch.float64)
+        size = torch.tensor([float(p.double().abs().sum()) for p in mine], dtype=torch.float64)
+        self._header.post(Kind.WEIGHTS, site, loss=len(mine))
+        self._header.check()
+        rows = self._groups.all_gather(torch.cat([total, size]))
+        spread = rows[:, : len(mine)].amax(0) - rows[:, : len(mine)].amin(0)
+        if bool((spread > ALIKE * size).any()):
+            raise RanksDiverged(
+                f"{site}: after {self._count} backwards the ranks' weights are no longer the same. Something in the "
+                "cell changes them by what only one rank sees; make it the same on all ranks."
+            )
+
+
+def _check_kind(parameter: torch.Tensor, site: Site) -> None:
+    grad = parameter.grad
+    if grad is None or (grad.layout is torch.strided and not grad.is_complex()):
+        return
+    kind = "complex" if grad.is_complex() else "sparse"
+    advice = " (an Embedding with sparse=True: leave it out)" if kind == "sparse" else ""
+    raise CellError(
+        f"{site}: {kind} gradients cannot be averaged over the ranks{advice}. "
+        "Run this cell with  --strategy none  or  -n 1."
+    )
