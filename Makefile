@@ -15,7 +15,7 @@ SOURCES := jupyter_train tests benchmarks tools notebooks
 # JupyterLab wants to be told that root is meant.
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 
-.PHONY: help env demo lab test check format clean distclean
+.PHONY: help env demo lab test check lint form types layers format clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -33,11 +33,20 @@ lab: env
 test: env
 	$(BIN)/python -m pytest $(ARGS)
 
-check: env
+# Separate targets, so that `make -k check` shows everything that is wrong at once.
+check: lint form types layers
+
+lint: env
 	$(BIN)/ruff check $(SOURCES)
+
+form: env
 	$(BIN)/ruff format --check $(SOURCES)
+
+types: env
 	$(BIN)/mypy
 	$(BIN)/mypy tools
+
+layers: env
 	$(BIN)/lint-imports
 
 format: env

@@ -32,7 +32,7 @@ def test_every_pin_installs_on_the_oldest_python() -> None:
             found = distribution(name)
         except PackageNotFoundError:
             continue
-        wanted = found.metadata["Requires-Python"]
+        wanted = found.metadata.get("Requires-Python")
         if (
             found.version.partition("+")[0] == version
             and wanted
