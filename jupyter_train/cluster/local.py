@@ -22,7 +22,7 @@ from pathlib import Path
 from jupyter_train import home as homes
 from jupyter_train.cluster import logfile, records
 from jupyter_train.cluster.fingerprint import checkout_folder, fingerprint
-from jupyter_train.cluster.lock import start_lock
+from jupyter_train.cluster.lock import StartLock, start_lock
 from jupyter_train.cluster.records import ClusterRecord
 from jupyter_train.cluster.size import default_workers, usable_cores
 from jupyter_train.errors import ClusterError
@@ -126,7 +126,8 @@ def starting(
 ) -> Iterator[Start]:
     """Begin what `start` does, so that the caller can do something else before it waits.
 
-    Of two kernels that start at once the second waits for the first, and finds its cluster.
+    Of two kernels that start at once the second waits for the first, and finds its cluster; also where
+    the first leaves before it is there.
     """
     name = local_name()
     root = home or homes.home()
@@ -140,7 +141,9 @@ def starting(
         pipe = None
         if found is None:
             workers = n or default_workers(usable_cores())
-            pipe = _launch(name, root, workers=workers, threads=threads or 1, idle_timeout_s=idle_timeout_s)
+            pipe = _launch(
+                name, root, locked, workers=workers, threads=threads or 1, idle_timeout_s=idle_timeout_s
+            )
             _supersede(name, root)
         begun = Start(name, root, found, pipe)
         try:
@@ -206,8 +209,12 @@ def _running(name: str, root: Path) -> ClusterRecord | None:
     return None
 
 
-def _launch(name: str, root: Path, *, workers: int, threads: int, idle_timeout_s: float) -> int:
-    """Start a supervisor; gives the pipe on which it tells how that went."""
+def _launch(
+    name: str, root: Path, lock: StartLock, *, workers: int, threads: int, idle_timeout_s: float
+) -> int:
+    """Start a supervisor, which shares the lock until it is ready; gives the pipe on which it tells how that went."""
+    assert lock.handle is not None
+    shared = _high(os.dup(lock.handle))
     folder = homes.private_folder(records.folder_of(name, root))
     log = _high(os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
     hears, tells = (_high(fd) for fd in os.pipe())
@@ -215,7 +222,7 @@ def _launch(name: str, root: Path, *, workers: int, threads: int, idle_timeout_s
         *(sys.executable, "-P", "-m", "jupyter_train.cluster.supervisor"),  # -P: not the modules of cwd
         *("--name", name, "--home", str(root), "--fingerprint", fingerprint()),
         *("--workers", str(workers), "--threads", str(threads), "--idle-timeout", str(idle_timeout_s)),
-        *("--notify", str(tells)),
+        *("--notify", str(tells), "--lock", str(shared)),
     ]
     try:
         process = subprocess.Popen(
@@ -225,16 +232,17 @@ def _launch(name: str, root: Path, *, workers: int, threads: int, idle_timeout_s
             stderr=log,
             cwd="/",
             env=clean_environment(os.environ, home=root, source=checkout_folder()),
-            pass_fds=[tells],
+            pass_fds=[tells, shared],
             start_new_session=True,  # Jupyter interrupts the kernel's process group
         )
+        lock.given_away = True
         process.wait()  # it forks at once: the supervisor is nobody's child
     except BaseException:
         os.close(hears)
         raise
     finally:
-        os.close(log)
-        os.close(tells)
+        for fd in (log, tells, shared):
+            os.close(fd)
     return hears
 
 

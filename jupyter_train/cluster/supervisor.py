@@ -29,6 +29,7 @@ from jupyter_train.cluster import children, logfile, records
 from jupyter_train.cluster.alive import this_process
 from jupyter_train.cluster.channel import Channel, Message
 from jupyter_train.cluster.children import Child
+from jupyter_train.cluster.lock import StartLock, lock_path
 from jupyter_train.cluster.policy import Command, End, Policy, Shrink, StartWorker, Status
 from jupyter_train.cluster.records import ClusterRecord
 from jupyter_train.cluster.starter import Starter
@@ -237,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if os.fork():
         os._exit(0)
     os.setsid()
-    starter = Starter(options.notify)
+    starter = Starter(options.notify, StartLock(lock_path(options.name, options.home), options.lock))
     try:
         _supervise(options, starter)
     except BaseException as error:
@@ -261,6 +262,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--notify", type=int, default=None, help="file descriptor that hears how the start went"
     )
+    parser.add_argument("--lock", type=int, default=None, help="file descriptor of the lock on starting")
     return parser.parse_args(arguments)
 
 

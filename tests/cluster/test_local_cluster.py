@@ -72,6 +72,15 @@ def test_two_starts_at_once_give_one_cluster(start: Start, home: Path) -> None:
     assert len(records.live()) == 1
 
 
+def test_a_start_that_is_left_half_way_goes_on_and_the_next_one_finds_it(start: Start, home: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), local.starting(1):
+        raise KeyboardInterrupt  # as an interrupt of the cell in the seconds that it takes
+    assert records.live() == []
+    assert start(1).pid == start(1).pid
+    assert len(records.live()) == 1
+    assert not list((home / "clusters").glob("*.lock"))
+
+
 def test_each_process_has_a_session_of_its_own_and_none_of_the_kernels_variables(
     start: Start, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

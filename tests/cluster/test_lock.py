@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-from jupyter_train.cluster.lock import start_lock
+from jupyter_train.cluster.lock import StartLock, start_lock
 
 HOLD = """
 import sys
-from jupyter_train.cluster.lock import start_lock
+from jupyter_train.cluster.lock import StartLock, start_lock
 with start_lock("local") as locked:
-    print(locked, flush=True)
+    print(bool(locked), flush=True)
     sys.stdin.readline()
 """
 
@@ -53,3 +54,28 @@ def test_it_is_taken_over_when_the_holder_lets_go(home: Path) -> None:
     with start_lock("local", wait_s=5) as locked:
         assert locked
     assert list((home / "clusters").iterdir()) == []
+
+
+def test_a_process_that_shares_it_keeps_it_when_the_first_one_leaves(home: Path) -> None:
+    with start_lock("local") as first:
+        assert first.handle is not None
+        shared = StartLock(first.path, os.dup(first.handle))
+        first.given_away = True
+    with start_lock("local", wait_s=0) as second:
+        assert not second
+    shared.release()
+    with start_lock("local", wait_s=0) as third:
+        assert third
+    assert list((home / "clusters").iterdir()) == []
+
+
+def test_letting_go_late_leaves_the_next_holders_file_alone(home: Path) -> None:
+    with start_lock("local") as first:
+        assert first.handle is not None
+        shared = StartLock(first.path, os.dup(first.handle))
+        first.release()
+        with start_lock("local", wait_s=0) as second:
+            assert second
+            shared.release()
+            with start_lock("local", wait_s=0) as third:
+                assert not third
