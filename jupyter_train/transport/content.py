@@ -101,8 +101,7 @@ class ContentStore:
             size = os.fstat(descriptor).st_size
             if not size:
                 return memoryview(bytearray())
-            access = mmap.PROT_READ | mmap.PROT_WRITE
-            return memoryview(mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=access))
+            return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY))
         finally:
             os.close(descriptor)
 
@@ -198,5 +197,5 @@ def _has_hash(descriptor: int, key: str) -> bool:
     size = os.fstat(descriptor).st_size
     if not size:
         return xxhash.xxh3_128_hexdigest(b"") == key
-    with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as mapped:
+    with mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as mapped:
         return xxhash.xxh3_128_hexdigest(mapped) == key

@@ -1,8 +1,7 @@
 """What can change inside an object, kind by kind: a shallow picture of it, and what differs from one.
 
-A picture holds the identity of what an object refers to, not copies. Arrays and
-tensors are pictured by where their elements lie; whether the bytes there
-changed is known by region (``Regions.changed``).
+A picture holds the identity of what an object refers to, not copies. Arrays,
+tensors and frames are in ``elements.py``.
 
 An edit is a tuple ``(verb, …)``; ``edits.py`` carries it out on the notebook's own object.
 """
@@ -15,13 +14,11 @@ import io
 import pickle
 import random
 import sys
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from operator import is_
 from types import CellType, FunctionType, ModuleType
 from typing import Any, Protocol
 
-import numpy as np
 import xxhash
 
 from jupyter_train.transport.transient import transient_attributes
@@ -45,7 +42,8 @@ class Kind(Protocol):
         """What it refers to."""
 
 
-def _same(now: Iterable[Any], then: Sequence[Any]) -> bool:
+def same(now: Iterable[Any], then: Sequence[Any]) -> bool:
+    """Whether the objects are the very same, one by one, as far as the shorter goes."""
     return all(map(is_, now, then))
 
 
@@ -67,8 +65,8 @@ class _Entries:
         keys, values = picture
         entries = self._entries(value)
         changed = [key for key, item in entries.items() if inside(item)] if inside else []
-        same_keys = len(entries) == len(keys) and _same(entries.keys(), keys)
-        if same_keys and not changed and _same(entries.values(), values):
+        same_keys = len(entries) == len(keys) and same(entries.keys(), keys)
+        if same_keys and not changed and same(entries.values(), values):
             return []
         old = dict(zip(keys, values, strict=True))
         missing = object()
@@ -80,7 +78,7 @@ class _Entries:
         gone = [key for key in keys if key not in entries]
         if self._ordered:
             order = [key for key in keys if key in entries] + [key for key in entries if key not in old]
-            if not _same(entries.keys(), order):
+            if not same(entries.keys(), order):
                 return [("replace_items", list(entries.items()))]
         return [(self._verb, given, gone)] if given or gone else []
 
@@ -95,7 +93,7 @@ class _Sequence:
         return tuple(value)
 
     def edits(self, value: Any, picture: tuple[Any, ...], inside: ChangedInside) -> list[Edit]:
-        if len(value) < len(picture) or not _same(picture, value) or (inside and any(map(inside, value))):
+        if len(value) < len(picture) or not same(picture, value) or (inside and any(map(inside, value))):
             return [("elements", list(value))]
         tail = list(value)[len(picture) :]
         return [("extend", tail)] if tail else []
@@ -266,113 +264,3 @@ def _state_of(kind: type) -> Callable[[Any], Any] | None:
     if torch is not None and issubclass(kind, torch.Generator):
         return lambda value: value.get_state()
     return None
-
-
-class Elements:
-    """Base of arrays and tensors: where their elements lie among the regions of a load.
-
-    Args:
-        spans: as ``Regions.spans``.
-    """
-
-    def __init__(self, spans: Sequence[tuple[int, int, int]]) -> None:
-        self._spans = spans
-        self._starts = [start for start, _, _ in spans]
-        self.changed: set[int] = set()  #: regions whose bytes changed, set before edits are asked for
-
-    def region_at(self, address: int) -> int:
-        """The region that holds ``address``, else −1."""
-        at = bisect_right(self._starts, address) - 1
-        if at < 0 or address >= self._spans[at][1]:
-            return -1
-        return self._spans[at][2]
-
-    def parts(self, value: Any) -> Iterable[Any]:
-        return ()
-
-
-class Arrays(Elements):
-    """numpy arrays."""
-
-    def picture(self, value: np.ndarray[Any, Any]) -> Any:
-        if value.dtype.hasobject:
-            return tuple(value.ravel().tolist())
-        address = value.__array_interface__["data"][0]
-        region = self.region_at(address) if value.size else -1
-        content = _hash(value) if region < 0 else b""
-        return address if region >= 0 else 0, value.shape, value.strides, value.dtype, region, content
-
-    def edits(self, value: np.ndarray[Any, Any], picture: Any, inside: ChangedInside) -> list[Edit]:
-        now = self.picture(value)
-        if value.dtype.hasobject:
-            return [] if len(now) == len(picture) and _same(now, picture) else [("objects", list(now))]
-        if now == picture and now[4] not in self.changed:
-            return []
-        return [("array", value.view(np.ndarray)[...])]
-
-
-def _hash(value: np.ndarray[Any, Any]) -> bytes:
-    if not value.size:
-        return b""
-    return xxhash.xxh3_128_digest(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
-
-
-class Tensors(Elements):
-    """torch tensors."""
-
-    def picture(self, value: Any) -> Any:
-        import torch
-
-        plain = value.layout is torch.strided and value.device.type != "meta"
-        address = value.data_ptr() if plain else 0
-        on_cpu = value.device.type == "cpu"
-        region = self.region_at(address) if on_cpu and value.numel() else -1
-        # Elements that lie elsewhere (on an accelerator, or made while loading) are known by
-        # torch's count of writes, which misses writes through ``.data``.
-        writes = value._version if region < 0 else 0
-        stride = value.stride() if plain else ()
-        return (
-            address,
-            tuple(value.shape),
-            stride,
-            value.dtype,
-            value.device,
-            region,
-            writes,
-            value.requires_grad,
-        )
-
-    def edits(self, value: Any, picture: Any, inside: ChangedInside) -> list[Edit]:
-        now = self.picture(value)
-        trained_elsewhere = now[5] < 0 and value.requires_grad
-        if now[:-1] == picture[:-1] and now[5] not in self.changed and not trained_elsewhere:
-            return [] if now[-1] == picture[-1] else [("requires_grad", now[-1])]
-        return [("tensor", value.detach(), now[-1] and value.is_leaf)]
-
-
-class Frames:
-    """pandas frames and series: opaque but for their blocks and axes."""
-
-    def __init__(self, arrays: Arrays) -> None:
-        self._arrays = arrays
-
-    def picture(self, value: Any) -> Any:
-        manager = value._mgr
-        blocks = tuple(manager.arrays)
-        return blocks, tuple(manager.axes), tuple(map(self._picture_of, blocks)), dict(value.attrs)
-
-    def _picture_of(self, block: Any) -> Any:
-        return self._arrays.picture(block) if type(block) is np.ndarray else None
-
-    def edits(self, value: Any, picture: Any, inside: ChangedInside) -> list[Edit]:
-        now = self.picture(value)
-        same = len(now[0]) == len(picture[0]) and _same(now[0], picture[0]) and _same(now[1], picture[1])
-        if same and now[3] == picture[3] and not any(map(self._block_changed, now[0], picture[2])):
-            return []
-        return [("frame", value.copy(deep=False))]
-
-    def _block_changed(self, block: Any, picture: Any) -> bool:
-        return picture is not None and bool(self._arrays.edits(block, picture, None))
-
-    def parts(self, value: Any) -> Iterable[Any]:
-        return ()

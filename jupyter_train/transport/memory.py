@@ -184,7 +184,7 @@ class Regions:
         self.device = device
         self._fetch = region
         self._regions: dict[int, Bytes] = {}
-        self._storages: dict[int, Any] = {}
+        self._storages: dict[tuple[int, str | None], Any] = {}
         self._region_of: list[int] = layout.region_of.tolist()
         self._offset_of: list[int] = layout.offset_of.tolist()
 
@@ -199,15 +199,20 @@ class Regions:
             found = self._regions[index] = np.frombuffer(self._fetch(index), np.uint8)
         return found
 
-    def storage(self, number: int) -> tuple[Any, int]:
-        """The torch storage of view ``number``'s region, one per region, and the view's offset in bytes."""
+    def storage(self, number: int, *, on_accelerator: bool = False) -> tuple[Any, int]:
+        """The torch storage of view ``number``'s region, and the view's offset in bytes.
+
+        One storage per region and device, so that what shared memory shares it again.
+        """
         index = self._region_of[number]
-        found = self._storages.get(index)
+        device = self.device if on_accelerator else None
+        found = self._storages.get((index, device))
         if found is None:
             import torch
 
-            found = torch.from_numpy(self.region(index)).untyped_storage()
-            self._storages[index] = found
+            tensor = torch.from_numpy(self.region(index))
+            found = (tensor if device is None else tensor.to(device)).untyped_storage()
+            self._storages[index, device] = found
         return found, self._offset_of[number]
 
     def is_compacted(self, number: int) -> bool:

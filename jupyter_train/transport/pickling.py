@@ -17,31 +17,16 @@ import pickle
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
 from itertools import chain
-from types import CellType, FunctionType, ModuleType
 from typing import Any
 
-import cloudpickle
-import numpy as np
-from cloudpickle import cloudpickle as cloudpickle_internals
-
-from jupyter_train.transport import functions
-from jupyter_train.transport.arrays import array_parts, rebuild_array
-from jupyter_train.transport.bytecode import code_names
-from jupyter_train.transport.exclusions import is_our_train
 from jupyter_train.transport.memory import Outgoing, Regions
-from jupyter_train.transport.parametrized import is_parametrized, reduce_parametrized
-from jupyter_train.transport.refusals import refusal
-from jupyter_train.transport.transient import reduce_without, transient_attributes
+from jupyter_train.transport.pickler import NotebookPickler
 
 Namespace = dict[str, Any]
 
 #: Numbers that every pickle starts with.
 RESERVED = 3
-
-#: Buffers that other libraries offer (pyarrow) and that are larger travel as memory.
-_OUT_OF_BAND_BYTES = 4096
 
 
 @dataclass(eq=False)
@@ -78,7 +63,7 @@ class Writer:
         self.memory = Outgoing()
         self.sender = object()
         self._file = io.BytesIO()
-        self._pickler = _Pickler(self._file, namespace, self.sender, self.memory, returning=returning)
+        self._pickler = NotebookPickler(self._file, namespace, self.sender, self.memory, returning=returning)
         self._pickler.memo = _memo_of([namespace, self.sender, self.memory, *given])
 
     @property
@@ -243,143 +228,3 @@ def _buffers(receiver: Receiver, buffers: Iterable[tuple[int, int]]) -> Iterator
     for number, length in buffers:
         region, offset = receiver.regions.view(number)
         yield region[offset : offset + length].data
-
-
-def our_object(module: str, name: str) -> Any:
-    """An object of jupyter_train itself, which every process has its own of."""
-    import importlib
-
-    return getattr(importlib.import_module(module), name)
-
-
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    def __init__(
-        self,
-        file: io.BytesIO,
-        namespace: Namespace,
-        sender: object,
-        memory: Outgoing,
-        *,
-        returning: bool,
-    ) -> None:
-        super().__init__(file, protocol=5, buffer_callback=self._keep_in_band)
-        self.found_names: set[str] = set()
-        self.found_modules: set[str] = set()
-        self.found_words: set[str] = set()
-        self.buffers: list[tuple[int, int]] = []
-        self._namespace = namespace
-        self._sender = sender
-        self._memory = memory
-        self._reducers: dict[type, Any] = {
-            np.ndarray: self._array,
-            np.memmap: self._array,
-            FunctionType: self._function,
-            CellType: self._cell,
-            ModuleType: self._module,
-            functions.LruCache: self._lru_cache,
-            cached_property: functions.reduce_cached_property,
-        }
-        self._torch: Any = None
-        torch = sys.modules.get("torch")
-        if torch is not None and hasattr(torch, "nn"):
-            from jupyter_train.transport import tensors
-
-            self._torch = tensors
-            self._tensor_memory = tensors.TensorMemory(memory, detach=returning)
-            self._reducers |= {
-                torch.Tensor: self._tensor,
-                torch.nn.Parameter: self._tensor,
-                torch.UntypedStorage: self._storage,
-                torch.storage.TypedStorage: self._typed_storage,
-            }
-
-    def reducer_override(self, value: Any) -> Any:
-        kind = type(value)
-        try:
-            reducer = self._reducers[kind]
-        except KeyError:
-            reducer = self._reducers[kind] = self._reducer_for(kind)
-        return NotImplemented if reducer is None else reducer(value)
-
-    def _reducer_for(self, kind: type) -> Any:
-        if issubclass(kind, type):
-            return self._class
-        if is_our_train(kind):
-            return self._our_train
-        reason = refusal(kind)
-        if reason is not None:
-            return self._refuse
-        if is_parametrized(kind):
-            return reduce_parametrized
-        is_transient = transient_attributes(kind)
-        if is_transient is not None:
-            return partial(reduce_without, is_transient=is_transient)
-        return None
-
-    def _keep_in_band(self, buffer: pickle.PickleBuffer) -> bool:
-        raw = buffer.raw()
-        if raw.nbytes < _OUT_OF_BAND_BYTES:
-            return True
-        address = np.frombuffer(raw, np.uint8).__array_interface__["data"][0]
-        self.buffers.append((self._memory.add(address, address + raw.nbytes, raw), raw.nbytes))
-        return False
-
-    def _array(self, array: np.ndarray[Any, Any]) -> Any:
-        if array.dtype.hasobject:
-            return NotImplemented
-        return rebuild_array, (self._memory, *array_parts(array, self._memory))
-
-    def _tensor(self, tensor: Any) -> Any:
-        if not self._torch.is_plain(tensor):
-            return NotImplemented
-        parts = (self._memory, *self._tensor_memory.parts(tensor))
-        if not tensor.__dict__:
-            return self._torch.rebuild_tensor, parts
-        return self._torch.rebuild_tensor, parts, tensor.__dict__, None, None, self._torch.set_attributes
-
-    def _storage(self, storage: Any) -> Any:
-        return self._torch.rebuild_storage, (self._memory, *self._tensor_memory.storage_parts(storage))
-
-    def _typed_storage(self, storage: Any) -> Any:
-        return self._torch.rebuild_typed_storage, self._torch.typed_storage_parts(storage)
-
-    def _function(self, function: FunctionType) -> Any:
-        if cloudpickle_internals._should_pickle_by_reference(function):
-            return NotImplemented
-        names = code_names(function.__code__)
-        self.found_words |= names.words
-        if functions.is_single_dispatch(function):
-            return functions.reduce_single_dispatch(function)
-        if function.__globals__ is not self._namespace:
-            return self._dynamic_function_reduce(function)
-        self.found_names |= names.reads
-        arguments = (self._sender, function.__code__, function.__name__, function.__closure__)
-        state = functions.function_state(function)
-        return functions.make_function, arguments, state, None, None, functions.fill_function
-
-    def _cell(self, cell: CellType) -> Any:
-        state = functions.cell_state(cell)
-        if state is None:
-            return functions.make_cell, ()
-        return functions.make_cell, (), state, None, None, functions.fill_cell
-
-    def _class(self, cls: type) -> Any:
-        return functions.reduce_class(cls, self._sender)
-
-    def _lru_cache(self, cached: Any) -> Any:
-        if cached.__module__ != "__main__":
-            return NotImplemented
-        return functions.make_lru_cache, (cached.__wrapped__, cached.cache_parameters())
-
-    def _module(self, module: ModuleType) -> Any:
-        self.found_modules.add(module.__name__)
-        return NotImplemented
-
-    def _our_train(self, value: Any) -> Any:
-        return our_object, (type(value).__module__, "train")
-
-    def _refuse(self, value: Any) -> Any:
-        for name in ("stdout", "stderr", "stdin"):
-            if value is getattr(sys, name):
-                return getattr, (sys, name)
-        raise pickle.PicklingError(refusal(type(value)))

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from jupyter_train.transport.kinds import Arrays, Edit, Elements, Frames, Kind, Tensors, kinds_of
+from jupyter_train.transport.elements import Arrays, Elements, Frames, Tensors
+from jupyter_train.transport.kinds import Edit, Kind, kinds_of
 from jupyter_train.transport.memory import Regions
 
 #: Objects without a number that are pictured at most: a library's registry behind an attribute must not cost seconds.

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
 from jupyter_train.transport.memory import Bytes, Outgoing, Regions
@@ -67,7 +66,7 @@ class TensorMemory:
             span = tensor.numel() * width
         else:
             stride = tensor.stride()
-            span = (sum((length - 1) * step for length, step in zip(size, stride, strict=True)) + 1) * width
+            span = _span(size, stride, width)
 
         def compact() -> Bytes:
             copy = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8)
@@ -115,17 +114,16 @@ def rebuild_tensor(  # noqa: PLR0917  # pickle passes arguments by position
     """The tensor over the regions of this process."""
     dtype: torch.dtype = getattr(torch, dtype_name)
     if number < 0:
-        tensor = torch.empty(size, dtype=dtype)
+        device = regions.device if on_accelerator else None
+        tensor = torch.empty(size, dtype=dtype, device=device)
     else:
-        storage, offset = regions.storage(number)
+        storage, offset = regions.storage(number, on_accelerator=on_accelerator)
         if stride is None or regions.is_compacted(number):
             stride = _contiguous(size)
         index, rest = divmod(offset, dtype.itemsize)
         if rest:  # bytes and floats over one memory, at odd addresses: no torch tensor can be made there
-            storage, index = _aligned_copy(regions, number, size, stride, dtype.itemsize), 0
-        tensor = torch.empty(0, dtype=dtype).set_(storage, index, size, stride)
-    if on_accelerator and regions.device is not None:
-        tensor = tensor.to(regions.device)
+            storage, index = storage[offset : offset + _span(size, stride, dtype.itemsize)].clone(), 0
+        tensor = torch.empty(0, dtype=dtype, device=storage.device).set_(storage, index, size, stride)
     if is_parameter:
         return torch.nn.Parameter(tensor, requires_grad)
     return tensor.requires_grad_() if requires_grad else tensor
@@ -135,14 +133,11 @@ def rebuild_storage(regions: Regions, number: int, length: int, on_accelerator: 
     """The storage over the regions of this process."""
     if number < 0:
         return torch.UntypedStorage(0)  # type: ignore[no-untyped-call]
-    storage, offset = regions.storage(number)
-    if offset or storage.nbytes() != length:
-        region, offset = regions.view(number)
-        storage = torch.from_numpy(region[offset : offset + length]).untyped_storage()
-    if on_accelerator and regions.device is not None:
-        storage = torch.empty(0, dtype=torch.uint8).set_(storage).to(regions.device).untyped_storage()
-    assert isinstance(storage, torch.UntypedStorage)
-    return storage
+    storage, offset = regions.storage(number, on_accelerator=on_accelerator)
+    whole = not offset and storage.nbytes() == length
+    found = storage if whole else storage[offset : offset + length]
+    assert isinstance(found, torch.UntypedStorage)
+    return found
 
 
 def rebuild_typed_storage(storage: torch.UntypedStorage, dtype_name: str) -> torch.storage.TypedStorage:
@@ -171,9 +166,6 @@ def _contiguous(size: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def _aligned_copy(
-    regions: Regions, number: int, size: tuple[int, ...], stride: tuple[int, ...], width: int
-) -> torch.UntypedStorage:
-    region, offset = regions.view(number)
-    span = (sum((length - 1) * step for length, step in zip(size, stride, strict=True)) + 1) * width
-    return torch.from_numpy(np.array(region[offset : offset + span])).untyped_storage()
+def _span(size: tuple[int, ...], stride: tuple[int, ...], width: int) -> int:
+    """Bytes from the first element to the end of the last."""
+    return (sum((length - 1) * step for length, step in zip(size, stride, strict=True)) + 1) * width

@@ -194,3 +194,14 @@ def test_views_of_one_array_share_the_elements_that_they_shared(slices: list[tup
             there[number].flat[0] += 1000
     for view, copy in zip(views, there, strict=True):
         assert np.array_equal(view, copy)
+
+
+def test_what_shared_memory_on_an_accelerator_shares_its_copy_here() -> None:
+    """Without an accelerator at hand: the copy of one storage is made once, whoever asks."""
+    memory = TensorMemory(Outgoing(), detach=False)
+    storage = torch.arange(8.0).untyped_storage()
+
+    address = memory._host_address(storage)
+
+    assert address != storage.data_ptr()
+    assert memory._host_address(storage) == address

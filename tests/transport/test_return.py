@@ -793,3 +793,20 @@ def test_the_random_states_of_the_notebook_travel(notebook: Notebook) -> None:
     captured = notebook.capture("x = 1")
     assert np.random.get_state()[0] == "MT19937"
     assert captured.names == ()
+
+
+@pytest.mark.gpu
+def test_a_model_on_the_notebooks_gpu_stays_there(training: Notebook) -> None:
+    """The stand-in has no GPU to put it on: the copy on the CPU trains, and the weights come back."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU")
+    training.cell("model = Net().cuda()\nview = model.a.weight.data[0]")
+    weight = training["model"].a.weight
+
+    training.train(
+        "with torch.no_grad():\n    view.fill_(7)\n    model.b.bias.fill_(1)\nshared = float(model.a.weight[0, 0])"
+    )
+
+    assert weight.is_cuda
+    assert training["shared"] == 7
+    assert training["model"].b.bias.detach().sum().item() == 2
