@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -220,14 +220,17 @@ class Recorder:
 
     def _pack(self, kind: EventKind, payload: Mapping[str, Any], at: float | None = None) -> bytes:
         self._rank_seq += 1
-        return pack_event(
-            Event(
-                run_id=self._run_id,
-                attempt=self._attempt,
-                rank=self._rank,
-                rank_seq=self._rank_seq,
-                time=self._clock() if at is None else at,
-                kind=kind,
-                payload=payload,
-            )
+        event = Event(
+            run_id=self._run_id,
+            attempt=self._attempt,
+            rank=self._rank,
+            rank_seq=self._rank_seq,
+            time=self._clock() if at is None else at,
+            kind=kind,
+            payload=payload,
         )
+        try:
+            return pack_event(event)
+        except Exception as error:  # this thread is the rank's voice: one bad value must not silence it
+            text = f"something of the kind {kind} could not be recorded: {type(error).__name__}: {error}"
+            return pack_event(replace(event, kind=EventKind.LOG, payload={"stream": "remark", "text": text}))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PROGRESS_INTERVAL_S = 0.1
+_STEPS = 2**63  #: a step is kept in 64 bits
 
 
 class Collectives(Protocol):
@@ -124,8 +125,9 @@ class Train:
 
         Raises:
             TypeError: a value is not one number, or ``step`` is not a whole one.
+            OverflowError: ``step`` does not fit into 64 bits.
         """
-        if step is not None and type(step) is not int:
+        if step is not None and (type(step) is not int or not -_STEPS <= step < _STEPS):
             step = _whole(step)
         place = self._place
         if place is None:
@@ -224,11 +226,14 @@ def _length(iterable: Iterable[Any]) -> int | None:
 
 def _whole(step: Any) -> int:
     try:
-        return operator.index(step)
+        whole = operator.index(step)
     except TypeError:
         raise TypeError(
             f"train.log(step=...) got {step!r}; a step is a whole number, such as the batches done"
         ) from None
+    if not -_STEPS <= whole < _STEPS:
+        raise OverflowError(f"train.log(step=...) got {whole}; a step has at most 64 bits")
+    return whole
 
 
 train = Train()

@@ -152,3 +152,14 @@ def test_a_value_that_is_no_number_is_refused_at_the_call(recorder: Recorder) ->
     bad: Any = "high"
     with pytest.raises(TypeError, match="a str"):
         recorder.metric("loss", bad, 0)
+
+
+def test_what_cannot_be_written_costs_itself_only(recorder: Recorder, sink: MemorySink) -> None:
+    recorder.artifact({"name": object()})
+    recorder.metric("loss", 1.0, 1)
+    recorder.word(FrameKind.CAUSE, Cause(kind="done"))
+    recorder.close()
+    (remark,) = sink.of(EventKind.LOG)
+    assert "artifact could not be recorded" in remark.payload["text"]
+    assert sink.column("loss") == ([1], [1.0])
+    assert sink.seen[-1] is FrameKind.CAUSE

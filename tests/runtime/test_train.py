@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -152,3 +153,9 @@ def test_progress_has_the_length_of_what_it_wraps(ranked: Train) -> None:
     assert len(ranked.progress([1, 2])) == 2
     with pytest.raises(TypeError):
         len(ranked.progress(iter([1])))
+
+
+@pytest.mark.parametrize("step", [2**63, -(2**63) - 1, np.uint64(2**63)])
+def test_a_step_that_no_curve_can_hold_is_refused_where_it_is_logged(ranked: Train, step: Any) -> None:
+    with pytest.raises(OverflowError, match="64 bits"):
+        ranked.log(step=step, loss=1.0)
