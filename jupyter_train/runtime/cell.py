@@ -6,14 +6,17 @@ import __future__
 import ast
 import asyncio
 import builtins
+import contextlib
 import functools
 import inspect
 import linecache
 import operator
+import os
 import sys
+import traceback
 import types
 from types import CodeType
-from typing import Any
+from typing import Any, NoReturn
 
 _FUTURES = (
     functools.reduce(
@@ -65,7 +68,36 @@ def new_main() -> dict[str, Any]:
 
 
 def execute(codes: list[CodeType], namespace: dict[str, Any]) -> None:
-    """Run the code objects in ``namespace``; raises what the cell raises."""
+    """Run the code objects in ``namespace``; raises what the cell raises.
+
+    A fork that the cell made ends where the cell ends, as it would at the end
+    of a script: what follows is for the rank alone.
+    """
+    rank = os.getpid()
+    try:
+        _execute(codes, namespace)
+    except BaseException as error:
+        if os.getpid() != rank:
+            _leave_fork(error)
+        raise
+    if os.getpid() != rank:
+        _leave_fork(None)
+
+
+def _leave_fork(error: BaseException | None) -> NoReturn:
+    code = 0
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        code = error.code or 0
+    elif error is not None:
+        traceback.print_exception(error)
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _execute(codes: list[CodeType], namespace: dict[str, Any]) -> None:
     if any(code.co_flags & inspect.CO_COROUTINE for code in codes):
         asyncio.run(_execute_async(codes, namespace))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -74,3 +75,14 @@ def test_our_own_future_lines_do_not_leak_into_the_cell(namespace: dict[str, Any
 
 def test_an_empty_cell_does_nothing(namespace: dict[str, Any]) -> None:
     run("# nothing", namespace)
+
+
+@pytest.mark.parametrize(
+    ("last", "code"), [("", 0), ("1 / 0", 1), ("import sys; sys.exit(3)", 3), ("import sys; sys.exit()", 0)]
+)
+def test_a_fork_that_comes_to_the_end_of_the_cell_ends_there(last: str, code: int) -> None:
+    source = f"import os\nchild = os.fork()\nif not child:\n    os.close(2)\n    {last or 'pass'}\n"
+    namespace: dict[str, Any] = {}
+    execute(compile_cell(source, file="<train fork>", first_line=1), namespace)
+    _, status = os.waitpid(namespace["child"], 0)
+    assert os.waitstatus_to_exitcode(status) == code
