@@ -116,7 +116,8 @@ def report(view: RunView, failure: Failure, *, name: str, cell: str = "", kind: 
     where = f"{_ranks((rank, *failure.same))} of {world}, " if rank >= 0 else ""
     head = [f"{kind} in {where}run {plain(name, 60)}"]
     frames = _frames(payload, view, cell)
-    message = _message(payload, kind)
+    # RunFailed stands for a type that cannot be had here: the text has the original one.
+    message = _message(payload, _kind(payload) if kind == errors.RunFailed.__name__ else kind)
     if out_of_memory(payload):
         message.append(f"out of memory{_in_use(view, rank)}")
     elif payload.get("cause") == "signal" and "SIGKILL" in str(payload.get("message")):

@@ -21,17 +21,28 @@ def original(
 
     ``shipped`` is taken where it is that one; classes of the notebook are
     looked up in ``namespace``; nothing is imported. RunFailed where none of
-    that gives a class.
+    that gives a class that the shell can show: it asks for the text of each, and
+    prints groups in a way of its own, without what is said of ranks.
     """
     message = str(payload.get("message", ""))
-    if isinstance(shipped, Exception) and type(shipped).__qualname__ == kind:
+    if isinstance(shipped, Exception) and type(shipped).__qualname__ == kind and _can_be_shown(shipped):
         return shipped
     found = _class(kind, str(payload.get("module") or "builtins"), namespace)
-    if found is not None:
+    if found is not None and not issubclass(found, BaseExceptionGroup):
         made = _made(found, message)
         if made is not None:
             return made
     return errors.RunFailed(f"{kind}: {message}")
+
+
+def _can_be_shown(error: Exception) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return False
+    try:
+        str(error)
+    except Exception:  # a user's __str__ may raise anything
+        return False
+    return True
 
 
 def _class(kind: str, module: str, namespace: Mapping[str, Any]) -> type[Exception] | None:
@@ -54,10 +65,10 @@ def _made(kind: type[Exception], message: str) -> Exception | None:
             return kind(message)
     try:
         error = kind(message)
+        if str(error) == message:
+            return error
     except Exception:  # a constructor of anybody's, with other arguments
-        error = None
-    if error is not None and str(error) == message:
-        return error
+        pass
     try:
         error = kind.__new__(kind)
         error.args = (message,)

@@ -93,7 +93,10 @@ def _frames(trace: TracebackType | None, users: Callable[[str], bool]) -> list[d
 
 def _message(error: BaseException) -> str:
     try:
-        return str(error)
+        lines = [str(error)]
+        if isinstance(error, BaseExceptionGroup):
+            lines += [f"{type(one).__qualname__}: {_message(one)}" for one in error.exceptions]
+        return "\n".join(lines)
     except Exception:  # a user's __str__ may raise anything
         return f"<{type(error).__name__} whose message cannot be shown>"
 

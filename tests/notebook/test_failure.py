@@ -174,3 +174,36 @@ def test_a_lost_run_says_why() -> None:
 
 def test_the_exception_still_pickles() -> None:
     assert isinstance(pickle.loads(pickle.dumps(failed({0: payload()}))), ValueError)
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_an_exception_that_cannot_be_shown_is_told_as_a_failed_run() -> None:
+    payload_ = payload("Unspeakable", "<Unspeakable whose message cannot be shown>", module="__main__")
+    for shipped in (Unspeakable(), None):
+        error = failed({0: payload_}, shipped=shipped, namespace={"Unspeakable": Unspeakable})
+        assert isinstance(error, (errors.RunFailed, Unspeakable))
+        assert "cannot be shown" in str(error)  # the shell asks for it
+        assert any(line.startswith("Unspeakable: ") for line in lines(error))
+
+
+def test_a_group_of_exceptions_is_told_by_its_members() -> None:
+    message = "many (2 sub-exceptions)\nValueError: a\nKeyError: 'b'"
+    shipped = ExceptionGroup("many", [ValueError("a"), KeyError("b")])
+    error = failed({0: payload("ExceptionGroup", message)}, shipped=shipped)
+    assert type(error) is errors.RunFailed  # IPython shows groups without asking them
+    assert lines(error)[-4:-1] == [
+        "ExceptionGroup: many (2 sub-exceptions)",
+        "ValueError: a",
+        "KeyError: 'b'",
+    ]
+
+
+@pytest.mark.parametrize(("kind", "message"), [("SystemExit", "3"), ("KeyboardInterrupt", "")])
+def test_a_failed_run_names_the_type_that_cannot_be_raised_here(kind: str, message: str) -> None:
+    error = failed({0: payload(kind, message)})
+    assert type(error) is errors.RunFailed
+    assert f"{kind}: {message}".removesuffix(": ") in lines(error)

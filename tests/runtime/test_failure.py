@@ -93,3 +93,13 @@ def test_a_collective_that_lost_its_peer_is_recognised() -> None:
     )
     assert not comes_from_peer(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not comes_from_peer(ValueError("Connection reset by peer"))
+
+
+def test_a_group_is_told_with_what_it_holds() -> None:
+    told = describe(ExceptionGroup("many", [ValueError("a"), ExceptionGroup("more", [KeyError("b")])]))
+    assert told["message"].splitlines() == [
+        "many (2 sub-exceptions)",
+        "ValueError: a",
+        "ExceptionGroup: more (1 sub-exception)",
+        "KeyError: 'b'",
+    ]
