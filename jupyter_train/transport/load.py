@@ -68,6 +68,14 @@ def load_capture(
     )
 
 
+def _import_if_there(name: str) -> None:
+    """Import a submodule that the cell may reach: by its words alone, so it may not need it."""
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return
+
+
 def _drop_storages(objects: list[Any]) -> None:
     """Forget torch's storages: named on the way back, one would stand for the kernel's old bytes."""
     torch = sys.modules.get("torch")
@@ -103,7 +111,7 @@ def load_objects(
     name = ""
     try:
         for name in envelope.imports:
-            importlib.import_module(name)
+            _import_if_there(name)
         reader = Reader(stream, receiver, buffers=envelope.buffers)
         for name in envelope.names:
             namespace[name] = reader.load()

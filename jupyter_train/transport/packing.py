@@ -99,19 +99,34 @@ class Packing:
             return
 
     def add_edits(self) -> None:
+        """What the cell changed in captured objects."""
         changes = list(self._loaded.snapshots.changes())
-        names = names_by_object(self._loaded, {number for number, _, _ in changes})
+        names = names_by_object(self._loaded, {number for number, _, _ in changes}, self._roots())
         large = self._large_names(changes, names)
         for number, value, edits in changes:
             reaching = names.get(number, [])
             if self._keep is not None and not any(name in self._keep for name in reaching):
                 continue
-            stays = bool(reaching) and all(name in large for name in reaching)
-            section = self._large() if stays else self._small
-            if self._add_edits(section, number, value, edits, reaching):
-                self.changed += [name for name in reaching if name not in self.changed and name not in large]
+            if not reaching or not large.issuperset(reaching):
+                if self._add_edits(self._small, number, value, edits, reaching):
+                    self._note_changed(reaching, large)
+                    continue
+                large.update(reaching)  # it holds something new that is large
+            self._add_edits(self._large(), number, value, edits, reaching)
+        self.changed = [name for name in self.changed if name not in large]
         for name in sorted(large):
             self._is_large(name)
+
+    def _roots(self) -> list[tuple[str, Any]]:
+        """Captured names with what they meant; where only some are kept, also what those mean now."""
+        before = self._loaded.bindings
+        roots = [(name, before[name]) for name in self._loaded.names if name in before]
+        now = self._namespace
+        return roots + [(name, now[name]) for name in self._keep or () if name in now]
+
+    def _note_changed(self, names: Iterable[str], large: Collection[str]) -> None:
+        captured = set(self._loaded.names).difference(self.changed, large)
+        self.changed += [name for name in names if name in captured]
 
     def _large_names(
         self, changes: Iterable[tuple[int, Any, list[Edit]]], names: dict[int, list[str]]
@@ -130,14 +145,14 @@ class Packing:
     def _add_edits(
         self, section: Section, number: int, value: Any, edits: list[Edit], names: Sequence[str]
     ) -> bool:
+        """Whether the edits are dealt with: False where they are too large for the small section."""
+        limit = self._limit() if section is self._small and names else None
+        item = ("edit", number)
         try:
-            section.add(("edit", number), edits)
+            return section.add(item, edits, limit_bytes=limit) is not None
         except Exception:
             edits = [kept for edit in edits if (kept := self._what_travels(section, edit, value, names))]
-            if not edits:
-                return False
-            section.add(("edit", number), edits)
-        return True
+            return not edits or section.add(item, edits, limit_bytes=limit) is not None
 
     def _what_travels(self, section: Section, edit: Edit, value: Any, names: Sequence[str]) -> Edit | None:
         """The edit without the entries that cannot travel, each named in a remark."""

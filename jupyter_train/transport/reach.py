@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections.abc import Iterable
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType, TracebackType
 from typing import Any
 
 from jupyter_train.transport.load import Loaded
 
 
-def names_by_object(loaded: Loaded, numbers: set[int]) -> dict[int, list[str]]:
-    """By number, the captured names from which each of the objects can be reached."""
+def names_by_object(
+    loaded: Loaded, numbers: set[int], roots: Iterable[tuple[str, Any]]
+) -> dict[int, list[str]]:
+    """By number, the names of ``roots`` from which each of the captured objects can be reached."""
     wanted = {id(loaded.objects[number]): number for number in numbers}
     found: dict[int, list[str]] = {}
     if not wanted:
         return found
-    for name in loaded.names:
-        if name in loaded.bindings:
-            for number in _reached(loaded.bindings[name], wanted, id(loaded.bindings)):
-                found.setdefault(number, []).append(name)
+    for name, value in roots:
+        for number in _reached(value, wanted):
+            names = found.setdefault(number, [])
+            if name not in names:
+                names.append(name)
     return found
 
 
@@ -46,8 +50,8 @@ _LEAVES = frozenset({str, int, float, bytes, bool, complex, type(None)})
 _MANY = 100
 
 
-def _reached(root: Any, wanted: dict[int, int], closed: int) -> set[int]:
-    seen: set[int] = {closed}
+def _reached(root: Any, wanted: dict[int, int]) -> set[int]:
+    seen: set[int] = set()
     todo = [root]
     reached: set[int] = set()
     while todo and len(seen) < _MOST:

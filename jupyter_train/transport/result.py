@@ -103,10 +103,11 @@ def apply_result(path: Path, capture: Capture, namespace: Namespace) -> Applied:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no result.
+        ValueError: it is no result, or that of another capture.
     """
     with no_collection(), ResultFile(path) as file:
         header = file.header
+        _check_belongs(header, capture.objects)
         remarks = list(header.remarks)
         namespace_before = {name: id(value) for name, value in namespace.items()}
         values, error = _apply_section(file, 0, namespace, capture.objects, remarks)
@@ -137,7 +138,7 @@ def load_result(path: Path, refs: Sequence[ContentRef], content: ContentStore) -
 
     Raises:
         OSError: a file is missing or cannot be read.
-        ValueError: it is no result.
+        ValueError: it is no result, or that of another capture.
         CaptureError: the capture cannot be loaded here.
     """
     namespace: Namespace = {"__name__": "__main__", "__builtins__": __builtins__}
@@ -147,6 +148,7 @@ def load_result(path: Path, refs: Sequence[ContentRef], content: ContentStore) -
         objects[number] = None
     with ResultFile(path) as file:
         header = file.header
+        _check_belongs(header, objects)
         for section in range(len(header.sections)):
             if file.has(section):
                 values, _ = _apply_section(file, section, namespace, objects, [])
@@ -154,6 +156,12 @@ def load_result(path: Path, refs: Sequence[ContentRef], content: ContentStore) -
         missing = set(header.large) if not file.has(len(header.sections) - 1) else set()
     wanted = dict.fromkeys((*header.names, *header.changed, *header.large))
     return {name: namespace[name] for name in wanted if name in namespace and name not in missing}
+
+
+def _check_belongs(header: Header, objects: Sequence[Any]) -> None:
+    """Numbers name objects: of another capture they would name the wrong ones."""
+    if header.objects != len(objects):
+        raise ValueError("the result belongs to another capture")
 
 
 def _apply_section(

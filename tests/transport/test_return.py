@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from jupyter_train.errors import CaptureError
+from jupyter_train.transport.result import apply_result
 from tests.transport.conftest import Notebook
 
 TRAINING = """
@@ -654,6 +655,38 @@ def test_keep_limits_what_comes_back(training: Notebook) -> None:
     assert training["extra"] == {}
     assert len(training["optimizer"].state) == state
     assert "gone" in training
+
+
+def test_keep_brings_what_a_kept_name_stands_for(training: Notebook) -> None:
+    training.cell(MODEL)
+    weight = training["model"].a.weight.detach().clone()
+
+    training.train(f"{LOOP}\nbest = {{'model': model}}", keep=["best"])
+
+    assert training["best"]["model"] is training["model"]
+    assert not torch.equal(training["model"].a.weight, weight)
+    assert len(training["optimizer"].state) == 0
+
+
+def test_a_captured_container_that_became_large_stays(notebook: Notebook) -> None:
+    notebook.cell("import torch\ncache, small = {}, {}")
+
+    applied = notebook.train("cache['x'] = torch.ones(10_000)\nsmall['y'] = 1", large_bytes=1000)
+
+    assert notebook["small"] == {"y": 1}
+    assert notebook["cache"] == {}
+    assert applied.changed == ("small",)
+    assert 'run.result("cache")' in applied.remarks[0]
+    assert notebook.elsewhere()["cache"]["x"].sum() == 10_000
+
+
+def test_a_result_is_not_taken_for_that_of_another_capture(notebook: Notebook) -> None:
+    notebook.cell("a = [1]")
+    notebook.train("a.append(2)")
+    other = notebook.capture("x = 1")
+
+    with pytest.raises(ValueError, match="another capture"):
+        apply_result(notebook.result, other, notebook.names)
 
 
 def test_a_large_name_stays_until_it_is_asked_for(training: Notebook) -> None:
