@@ -10,7 +10,6 @@ Importing it imports neither torch nor dask nor tornado: all names are lazy.
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from jupyter_train._version import __version__
@@ -18,7 +17,6 @@ from jupyter_train._version import __version__
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from jupyter_train.cluster import Connection
 
 __all__ = ["__version__", "cluster", "run", "runs", "train"]
 
@@ -37,22 +35,7 @@ def __getattr__(name: str) -> Any:
 
     module, attribute = _LAZY[name]
     found = import_module(module)
-    if attribute is None:
-        return _callable(found)
-    return getattr(found, attribute)
-
-
-def _callable(module: ModuleType) -> ModuleType:
-    """The package ``cluster``, which can also be called: ``jt.cluster("lab")`` connects."""
-
-    class Callable(ModuleType):
-        def __call__(self, name: str | None = None, *, ranks: int | None = None) -> Connection:
-            from jupyter_train.cluster import open_cluster
-
-            return open_cluster(name, ranks=ranks)
-
-    module.__class__ = Callable
-    return module
+    return found if attribute is None else getattr(found, attribute)
 
 
 def __dir__() -> list[str]:

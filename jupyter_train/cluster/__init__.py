@@ -8,12 +8,16 @@
     stop(name=None) -> str                                   returns when processes and files are gone
     close()                                                  let go of all; they live on
 
+The package itself can be called: ``jt.cluster("lab")`` is ``open_cluster("lab")``.
+
 Names are looked up when they are used: importing this package imports neither
 dask nor torch.
 """
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,3 +59,13 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+class _CallablePackage(ModuleType):
+    def __call__(self, name: str | None = None, *, ranks: int | None = None) -> Connection:
+        """See `open_cluster`."""
+        connection: Connection = self.open_cluster(name, ranks=ranks)
+        return connection
+
+
+sys.modules[__name__].__class__ = _CallablePackage
