@@ -39,7 +39,7 @@ def array_parts(array: np.ndarray[Any, Any], memory: Outgoing) -> ArrayParts:
     return number, array.dtype, array.shape, strides, writeable
 
 
-def rebuild_array(  # noqa: PLR0917  # pickle passes arguments by position
+def rebuild_array(  # pickle passes arguments by position
     regions: Regions,
     number: int,
     dtype: np.dtype[Any],

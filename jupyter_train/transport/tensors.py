@@ -101,7 +101,7 @@ class TensorMemory:
         return found.data_ptr()
 
 
-def rebuild_tensor(  # noqa: PLR0917  # pickle passes arguments by position
+def rebuild_tensor(  # pickle passes arguments by position
     regions: Regions,
     number: int,
     dtype_name: str,
