@@ -42,6 +42,7 @@ class Packing:
         return self._rest
 
     def sections(self) -> list[Section]:
+        """What to write: what comes back by itself first."""
         return [self._small] if self._rest is None else [self._small, self._rest]
 
     def _comes_back(self, name: str) -> bool:
@@ -51,16 +52,19 @@ class Packing:
         return self._large_bytes if self._keep is None else None
 
     def deleted(self) -> list[str]:
+        """Captured names that the cell deleted."""
         gone = (name for name in self._loaded.names if name not in self._namespace)
         return [name for name in gone if self._comes_back(name)]
 
     def remarks(self) -> list[str]:
+        """What does not come back, a sentence each. Call it once, at the end."""
         for cls, names in self._loaded.snapshots.changed_classes():
             listed = ", ".join(f"{cls.__qualname__}.{name}" for name in names)
             self._remarks.append(f"{listed} changed on the ranks; attributes of classes do not come back")
         return self._remarks
 
     def add_names(self) -> None:
+        """What the cell assigned, also by star imports, ``exec`` or through ``globals()``."""
         before = self._loaded.bindings
         missing = object()
         for name, value in list(self._namespace.items()):
@@ -92,6 +96,7 @@ class Packing:
             )
 
     def add_error(self, error: BaseException) -> None:
+        """What ended the cell, where it travels."""
         # Its frames stay here; its chain does too, the text of it is in the error event.
         try:
             self._small.add(("error", ""), error)
