@@ -14,6 +14,7 @@ from typing import TextIO
 from jupyter_train.record import Event, EventKind
 
 RATE_BYTES_PER_S = 200_000
+END_CHARACTERS = 2_000  #: shown of what was withheld last, once the run has ended
 _SHOWN_RANK = 0
 
 
@@ -60,6 +61,7 @@ class RankOutput:
         self._streams = {"stdout": stdout or sys.stdout, "stderr": stderr or sys.stderr}
         self._clock = clock
         self._throttle = Throttle()
+        self._last: tuple[str, str] | None = None  #: the end of what was withheld, if nothing was shown since
 
     def events(self, events: Iterable[Event]) -> None:
         """Shows the prints among ``events``."""
@@ -79,13 +81,22 @@ class RankOutput:
             self._write(stream, text)
 
     def close(self) -> None:
-        """The run has ended: says what was left out, if anything was."""
+        """The run has ended: says what was left out, if anything was, and shows the end of it."""
+        last, self._last = self._last, None
+        if last is not None:
+            self._throttle.withheld -= len(last[1])
         self._say_withheld()
+        if last is not None:
+            self._streams[last[0]].write(last[1])
+            self._streams[last[0]].flush()
 
     def _write(self, stream: str, text: str) -> None:
         shown = self._throttle.shown(text, self._clock())
+        left = text[len(shown) :]
+        end = left[-END_CHARACTERS:]
+        self._last = (stream, end[end.find("\n", 0, -1) + 1 :]) if left else None
         if shown:
-            if self._throttle.withheld > len(text) - len(shown):
+            if self._throttle.withheld > len(left):
                 self._say_withheld()
             self._streams[stream].write(shown)
             self._streams[stream].flush()

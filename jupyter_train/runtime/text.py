@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
 
-MAX_WAITING = 256 * 1024  #: characters between two takes; the rest is counted and left out
+MAX_WAITING = 256 * 1024  #: characters between two takes; of the rest only the end is kept
+TAIL = 16 * 1024  #: characters of that end: what is written last says how it went
+_TAIL_PIECES = 512
 PARTIAL_LINE_S = 0.3  #: a line without an end is held back this long
 
 
@@ -20,15 +22,19 @@ class TextBuffer:
         self._pieces: deque[tuple[str, str]] = deque()
         self._size = 0
         self._left_out = 0
+        self._tail: deque[tuple[str, str]] = deque(maxlen=_TAIL_PIECES)
         self._held: dict[str, tuple[str, float]] = {}  # stream → an unfinished line, since when
 
     def write(self, stream: str, text: str) -> None:
         """Add text as it was written."""
-        if self._size > MAX_WAITING:
-            self._left_out += len(text)
-            return
-        self._size += len(text)
-        self._pieces.append((stream, text))
+        room = max(0, MAX_WAITING - self._size)
+        kept = text if len(text) <= room else text[:room]
+        if kept:
+            self._size += len(kept)
+            self._pieces.append((stream, kept))
+        if len(kept) < len(text):
+            self._left_out += len(text) - len(kept)
+            self._tail.append((stream, text[len(kept) :][-TAIL:]))
 
     @property
     def waiting(self) -> bool:
@@ -44,6 +50,7 @@ class TextBuffer:
         self._size = 0
         pieces = [self._pieces.popleft() for _ in range(len(self._pieces))]
         left_out, self._left_out = self._left_out, 0
+        tail, self._tail = self._tail, deque(maxlen=_TAIL_PIECES)
         held, self._held = self._held, {}
         now = self._clock()
         started = [(stream, text) for stream, (text, _) in held.items()]
@@ -62,4 +69,23 @@ class TextBuffer:
             if text:
                 yield stream, text
         if left_out:
+            end = _last_of(tail)
+            left_out -= sum(len(text) for _, text in end)
             yield "stderr", f"\n[{left_out:,} characters left out: written faster than they can be kept]\n"
+            yield from end
+
+
+def _last_of(pieces: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The last characters of ``pieces``, from the start of a line where there is one."""
+    runs = [(stream, "".join(text for _, text in run)) for stream, run in groupby(pieces, key=itemgetter(0))]
+    end: list[tuple[str, str]] = []
+    room = TAIL
+    for stream, text in reversed(runs):
+        end.insert(0, (stream, text[-room:]))
+        room -= len(text)
+        if room <= 0:
+            break
+    stream, first = end[0]
+    begins = first.find("\n") + 1
+    end[0] = (stream, first[begins:] if begins < len(first) else first)
+    return end

@@ -373,6 +373,18 @@ class TestOutput:
         assert out.getvalue().endswith("after\n")
         assert "%train log digits" in err.getvalue()
 
+    def test_the_end_of_a_flood_is_shown_when_the_run_has_ended(self) -> None:
+        out, err = io.StringIO(), io.StringIO()
+        output = RankOutput("digits", stdout=out, stderr=err, clock=lambda: 0.0)
+        text = ("y" * 99 + "\n") * 10_000 + "accuracy 0.97\n"
+        payload = {"stream": "stdout", "text": text}
+        output.events([Event(run_id="r", rank=0, time=0.0, kind=EventKind.LOG, payload=payload)])
+        output.close()
+        shown = out.getvalue()
+        assert shown.endswith("y\naccuracy 0.97\n")
+        assert len(shown) <= 200_000 + 2_000
+        assert f"{len(text) - len(shown):,} characters are only in the log" in err.getvalue()
+
     def test_the_rate_is_kept_over_time(self) -> None:
         throttle = Throttle(rate=1000.0)
         line = "z" * 99 + "\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jupyter_train.runtime.text import MAX_WAITING, PARTIAL_LINE_S, TextBuffer
+from jupyter_train.runtime.text import MAX_WAITING, PARTIAL_LINE_S, TAIL, TextBuffer
 
 
 class Clock:
@@ -65,10 +65,33 @@ def test_a_flood_is_counted_instead_of_kept() -> None:
     line = "x" * 1023 + "\n"
     for _ in range(1000):
         text.write("stdout", line)
-    (_, kept), (stream, told) = text.take(everything=False)
-    assert MAX_WAITING <= len(kept) <= MAX_WAITING + 2 * len(line)
+    (_, kept), (stream, told), (_, end) = text.take(everything=False)
+    assert len(kept) == MAX_WAITING
     assert stream == "stderr"
-    assert f"{1000 * len(line) - len(kept):,} characters left out" in told
+    assert f"{1000 * len(line) - len(kept) - len(end):,} characters left out" in told
+
+
+def test_the_end_of_a_flood_is_kept_too() -> None:
+    text = TextBuffer(Clock())
+    for number in range(100_000):
+        text.write("stdout", f"line {number}\n")
+    text.write("stderr", "warning\n")
+    text.write("stdout", "accuracy 0.97\n")
+    _, _, *end = text.take(everything=True)
+    assert end[-2:] == [("stderr", "warning\n"), ("stdout", "accuracy 0.97\n")]
+    lines = end[0][1].splitlines()
+    assert lines[-1] == "line 99999"
+    assert all(line.startswith("line ") for line in lines)
+    assert sum(len(part) for _, part in end) <= TAIL
+
+
+def test_one_piece_that_is_too_long_is_cut() -> None:
+    text = TextBuffer(Clock())
+    text.write("stdout", "x" * (10 * MAX_WAITING))
+    text.write("stdout", "\nafter\n")
+    (_, kept), _, (_, end) = text.take(everything=True)
+    assert len(kept) == MAX_WAITING
+    assert end == "after\n"
 
 
 def test_after_a_flood_text_is_kept_again() -> None:
