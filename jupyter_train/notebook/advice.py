@@ -17,9 +17,8 @@ def out_of_memory(payload: Mapping[str, Any]) -> bool:
     )
 
 
-def advice(payload: Mapping[str, Any], *, name: str, rank: int, kind: str) -> str:
-    """One sentence for the user."""
-    ref = f'"{name}"' if " " in name else name
+def advice(payload: Mapping[str, Any], *, ref: str, rank: int, kind: str) -> str:
+    """One sentence for the user; ``ref`` names the run on a magic's line."""
     log = f"%train log {ref}" + (f" --rank {rank}" if rank >= 0 else "")
     if out_of_memory(payload):
         return f"A smaller batch, or more ranks on more machines, needs less memory on each; {log}  has the rest."

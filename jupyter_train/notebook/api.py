@@ -37,7 +37,8 @@ def find(ref: str, session: Session) -> Run:
     try:
         run_id = store.find(ref, session=session.id, notebook=session.notebook)
     except RunNotFound:
-        found = _elsewhere(ref, session)
+        several = sum(known.run_id.startswith(ref) for known in store.runs()) > 1
+        found = None if several or not ref.strip() else _elsewhere(ref, session)
         if found is None:
             raise
         return found

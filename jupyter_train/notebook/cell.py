@@ -17,6 +17,7 @@ from jupyter_train.notebook.run import Brought, Run
 from jupyter_train.notebook.screen import DisplayScreen, Screen, TextScreen
 from jupyter_train.notebook.submit import abandon, hand_in, prepare
 from jupyter_train.notebook.wait import Interrupts, in_background, wait_for
+from jupyter_train.notebook.words import reference
 
 if TYPE_CHECKING:
     from jupyter_train.notebook.options import TrainOptions
@@ -134,5 +135,4 @@ def _hand_over(run: Run, live: LiveView, interrupts: Interrupts) -> None:
 
 def _ref(run: Run) -> str:
     """How to name ``run`` on a magic's line."""
-    name = plain(run.name, 80)
-    return f'"{name}"' if " " in name else name
+    return reference(run.name, run.id)

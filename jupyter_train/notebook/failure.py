@@ -17,6 +17,7 @@ from jupyter_train import errors
 from jupyter_train.notebook.advice import advice, out_of_memory
 from jupyter_train.notebook.bundle import memory, plain
 from jupyter_train.notebook.original import BY_CAUSE, original
+from jupyter_train.notebook.words import reference
 from jupyter_train.record import RunState, RunView
 
 MAX_LINES = 15
@@ -75,7 +76,12 @@ def failed_run(
         if not (isinstance(own, type) and issubclass(own, errors.TrainError)):
             own, rest = errors.RunFailed, view.reason
         what = "nothing is heard of it any more" if view.state is RunState.LOST else "it failed"
-        return quiet(own(f"run {name}: {rest or what}"))
+        made = own(f"run {name}: {rest or what}")
+        if view.state is not RunState.LOST:
+            return quiet(made)
+        log = f"%train log {reference(name, view.run_id)}"
+        advice_ = f"→ Its cluster has ended. Run the cell again: it looks for a cluster anew.  {log}  shows what was written."
+        return quiet(made, [f"{type(made).__name__}: {made}", advice_])
     error = original(
         _kind(failure.payload), failure.payload, shipped if failure.rank == 0 else None, namespace or {}
     )
@@ -124,7 +130,7 @@ def report(view: RunView, failure: Failure, *, name: str, cell: str = "", kind: 
         # Linux takes the largest process when memory is short, and does not say so.
         message.append(f"perhaps out of memory{_in_use(view, rank)}")
     tail = _others(failure)
-    tail.append(f"→ {advice(payload, name=plain(name, 60), rank=rank, kind=kind)}")
+    tail.append(f"→ {advice(payload, ref=reference(name, view.run_id), rank=rank, kind=kind)}")
     room = MAX_LINES - len(head) - len(message) - len(tail)
     while frames and sum(map(len, frames)) > room:
         # The outermost says how it began, the innermost what happened.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jupyter_train import home
-from jupyter_train.errors import NotEnoughWorkers
+from jupyter_train.errors import CaptureError, NotEnoughWorkers
 from jupyter_train.notebook.environment import allowed_patterns, travelling
 from jupyter_train.notebook.wait import in_background
 from jupyter_train.record import RunSpec, new_run_id
@@ -55,7 +55,13 @@ def prepare(source: str, options: TrainOptions, session: Session, *, first_line:
             "and it waits for them."
         )
     content = ContentStore(home.content_folder())
-    captured = capture(source, session.namespace, content=content, random_state=options.seed is None)
+    try:
+        captured = capture(source, session.namespace, content=content, random_state=options.seed is None)
+    except OSError as error:
+        raise CaptureError(
+            f"what the cell reads could not be written to {home.content_folder()}: {error.strerror or error}. Free some "
+            "space there, or set JUPYTER_TRAIN_HOME to a folder on another disk before the kernel starts."
+        ) from error
     spec = RunSpec(
         run_id=new_run_id(),
         name=options.name or session.default_name,

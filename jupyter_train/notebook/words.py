@@ -10,8 +10,10 @@ from IPython.core.error import UsageError
 
 _OPENS = {"(": ")", "[": "]", "{": "}"}
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)\s*(d|h|m|s))", re.IGNORECASE)
+_PLAIN_NAME = re.compile(r"[\w./:+][\w./:+-]*")
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 _MAX_INT = 2**63
+_MOST_PROCESSES = 100_000
 
 
 def split_words(line: str) -> list[str]:
@@ -59,14 +61,14 @@ def unquoted(word: str) -> str:
 
 
 def whole_number(word: str) -> int:
-    """A whole number from 1.
+    """A whole number from 1, of processes: no machine has a million.
 
     Raises:
         ValueError: it is none.
     """
     number = int(unquoted(word))
-    if number < 1:
-        raise ValueError("a whole number from 1 is needed")
+    if not 1 <= number <= _MOST_PROCESSES:
+        raise ValueError(f"a whole number from 1 to {_MOST_PROCESSES:,} is needed")
     return number
 
 
@@ -130,6 +132,16 @@ def label(word: str) -> str:
     return text
 
 
+def reference(name: str, run_id: str) -> str:
+    """How a run is named on the line of a magic: by its name, where that is one word there, else by its id.
+
+    IPython puts values in for ``{…}`` and ``$…`` before we see the line.
+    """
+    if _PLAIN_NAME.fullmatch(name):
+        return name
+    return f'"{name}"' if _PLAIN_NAME.fullmatch(name.replace(" ", "-")) else run_id
+
+
 def _pair(word: str) -> tuple[str, str]:
     key, equals, value = unquoted(word).partition("=")
     if not equals or not key.strip():
@@ -174,4 +186,6 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, dict):
+        raise ValueError("the keys of a dict are text here, as in JSON")
     raise ValueError(f"a parameter is a number, text, list or dict of them, not a {type(value).__name__}")

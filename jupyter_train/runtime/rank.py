@@ -228,8 +228,13 @@ class _Rank:
         try:
             summary = pack_result(loaded, namespace, folder / name, keep=self._spec.keep, error=error)
         except Exception as trouble:
-            self._recorder.remark(f"the names that the cell assigned cannot come back: {trouble}")
+            where = f" (in {folder})" if isinstance(trouble, OSError) and trouble.filename is None else ""
+            self._recorder.remark(f"the names that the cell assigned cannot come back: {trouble}{where}")
             return
+        missing = [name for name in self._spec.keep or () if name not in namespace] if error is None else []
+        if missing:
+            those = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+            self._recorder.remark(f"--keep asks for {those}, which the cell did not bind")
         self._recorder.artifact(
             {
                 "name": "result",

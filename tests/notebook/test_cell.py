@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
+import sys
 import threading
+from contextlib import closing
 from typing import Any
 
 import pytest
 
-from jupyter_train.errors import CellError, NotEnoughWorkers, RankLost, RunCancelled, RunTimeout
+from jupyter_train import home
+from jupyter_train.errors import (
+    CaptureError,
+    CellError,
+    NotEnoughWorkers,
+    RankLost,
+    RunCancelled,
+    RunNotFound,
+    RunTimeout,
+)
 from jupyter_train.notebook import api
-from jupyter_train.record import RunState
+from jupyter_train.record import Event, EventKind, RunSpec, RunState
+from jupyter_train.store import JournalWriter
 from tests.notebook.conftest import Shell
 from tests.notebook.fakes import FakeConnection, FakeControl, FakeRun
 
@@ -369,3 +383,40 @@ def test_cluster_commands_reach_the_cluster(shell: Shell, connection: FakeConnec
 def test_help_lists_every_option(shell: Shell) -> None:
     told: dict[str, Any] = shell.ip.object_inspect("%%train")
     assert "--timeout 2h" in told["docstring"]
+
+
+@pytest.mark.parametrize("ref", ['""', "20"])
+def test_what_may_mean_several_runs_stops_none(shell: Shell, control: FakeControl, ref: str) -> None:
+    with closing(JournalWriter(home.journals_folder() / "elsewhere.sqlite")) as journal:
+        for number in range(2):
+            spec = RunSpec(run_id=f"20261122-15300{number}-ab12cd", name="old", source="pass", ranks=1)
+            payload = {"state": "PENDING", "spec": spec.to_dict(for_journal=True)}
+            event = Event(run_id=spec.run_id, seq=1, time=1.0, kind=EventKind.STATE, payload=payload)
+            journal.append(spec.run_id, [event])
+        assert journal.flush(5)
+
+    def script(run: FakeRun) -> None:
+        run.begin()
+        run.stopped.wait(0.5)
+        run.end()
+
+    control.script, control.on_thread = script, True
+    shell.run("%%train --bg --name digits\npass\n")
+    shell.run(f"%train stop {ref}")
+    assert isinstance(shell.error, RunNotFound)
+    assert control.only.stops == []
+
+
+def test_a_disk_that_refuses_what_the_cell_reads_is_named_with_what_to_do(
+    shell: Shell, control: FakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sys.modules["jupyter_train.transport.capture"], "capture", full)
+    shell.run("%%train\npass\n")
+    assert isinstance(shell.error, CaptureError)
+    assert len(shell.traceback) == 1
+    for said in (str(home.content_folder()), "No space left", "JUPYTER_TRAIN_HOME"):
+        assert said in shell.traceback[0]
+    assert not control.runs

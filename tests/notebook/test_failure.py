@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -207,3 +208,11 @@ def test_a_failed_run_names_the_type_that_cannot_be_raised_here(kind: str, messa
     error = failed({0: payload(kind, message)})
     assert type(error) is errors.RunFailed
     assert f"{kind}: {message}".removesuffix(": ") in lines(error)
+
+
+def test_a_lost_run_says_what_to_do() -> None:
+    lost = replace(view({}, reason="the controller on box fell silent"), state=RunState.LOST)
+    error = failed_run(lost, name="digits")
+    assert "fell silent" in lines(error)[0]
+    assert "Run the cell again" in lines(error)[1]
+    assert "%train log digits" in lines(error)[1]

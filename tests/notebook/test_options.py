@@ -194,3 +194,28 @@ def test_tab_in_the_first_line_of_a_cell_offers_options(shell: Shell) -> None:
     with provisionalcompleter():
         found = list(shell.ip.Completer.completions("%%train --see\nmodel = 1\n", 13))
     assert [completion.text for completion in found] == ["--seed"]
+
+
+@pytest.mark.parametrize("line", ["-n 0", "-n 99999999999999999999"])
+def test_a_number_of_ranks_that_cannot_be_is_refused(line: str) -> None:
+    with pytest.raises(UsageError, match="from 1 to"):
+        train_options(line)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("digits", "digits"),
+        ("ü/2", "ü/2"),
+        ("my run", '"my run"'),
+        ("-x", "ID"),
+        ("$HOME", "ID"),
+        ("100% {x}", "ID"),
+        ("ann's", "ID"),
+        ('say "x"', "ID"),
+    ],
+)
+def test_advice_names_a_run_so_that_the_line_can_be_run(name: str, written: str) -> None:
+    assert words.reference(name, "ID") == written
+    if written != "ID":
+        assert [words.unquoted(word) for word in words.split_words(written)] == [name]

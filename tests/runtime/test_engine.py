@@ -180,6 +180,12 @@ def test_leaving_quietly_is_no_error(engine: Cluster) -> None:
     assert not [e for e in engine.events(run_id) if e.kind is EventKind.ERROR]
 
 
+def test_names_to_keep_that_the_cell_did_not_bind_are_said(engine: Cluster) -> None:
+    run_id, _ = run(engine, "x = 1", keep=("x", "weights"))
+    (remark,) = [e.payload["text"] for e in engine.events(run_id) if e.payload.get("stream") == "remark"]
+    assert remark == "--keep asks for weights, which the cell did not bind"
+
+
 def test_leaving_with_a_code_is_an_error(engine: Cluster) -> None:
     run_id, causes = run(engine, "import sys\nsys.exit(3)", ranks=1)
     assert causes[0]["kind"] == "error"
