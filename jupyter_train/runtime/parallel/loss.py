@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NoReturn
@@ -77,6 +77,7 @@ class Reading:
     visits: tuple[tuple[str, Part], ...]
     has_weights: bool  #: a part depends on the parameters alone
     digest: int  #: 31 bits of the structure
+    judged: frozenset[tuple[int, ...]] = frozenset()  #: shapes taken to have the batch in them
     doubt: str = (
         ""  #: samples seem to be compared with each other, judging by shapes: sure only if all ranks say so
     )
@@ -104,8 +105,9 @@ def walk(
     root: Any,
     *,
     guide: Reading | None,
-    batch_sizes: Sequence[int],
-    where: str,
+    batch_sizes: Sequence[int] = (),
+    fixed: Collection[tuple[int, ...]] = (),
+    where: str = "",
     is_weight: Callable[[Any], bool],
 ) -> Reading | None:
     """The terms of the scalar whose graph starts at ``root``.
@@ -114,6 +116,7 @@ def walk(
         guide: an earlier reading of the same line: it is followed, and None is
             returned where the graph has changed.
         batch_sizes: sizes of this rank's open shares, to recognise the batch's dimension.
+        fixed: shapes that are the same on ranks with shares of different sizes: no batch in them.
         is_weight: whether a leaf is a parameter (not data).
 
     Raises:
@@ -121,7 +124,7 @@ def walk(
     """
     if guide is not None:
         return _follow(root, guide)
-    reader = _Reader(batch_sizes, where, is_weight)
+    reader = _Reader(batch_sizes, fixed, where, is_weight)
     reader.read(root)
     return reader.reading()
 
@@ -218,7 +221,15 @@ def _reduced(node: Any) -> int:
 class _Reader:
     """Classifies the nodes of a graph that is seen for the first time."""
 
-    def __init__(self, batch_sizes: Sequence[int], where: str, is_weight: Callable[[Any], bool]) -> None:
+    def __init__(
+        self,
+        batch_sizes: Sequence[int],
+        fixed: Collection[tuple[int, ...]],
+        where: str,
+        is_weight: Callable[[Any], bool],
+    ) -> None:
+        self._fixed = fixed
+        self._judged: set[tuple[int, ...]] = set()
         self._batch_sizes = [size for size in batch_sizes if size > 0] or [1]
         self._where = where
         self._is_weight = is_weight
@@ -247,7 +258,12 @@ class _Reader:
         visits = tuple(self._visits)
         digest = zlib.crc32(repr([(name, int(part)) for name, part in visits]).encode()) & 0x7FFFFFFF
         return Reading(
-            tuple(self._terms), visits, any(p is Part.WEIGHTS for _, p in visits), digest, self._doubt
+            terms=tuple(self._terms),
+            visits=visits,
+            has_weights=any(part is Part.WEIGHTS for _, part in visits),
+            digest=digest,
+            judged=frozenset(self._judged),
+            doubt=self._doubt,
         )
 
     def _part(self, node: Any) -> Part:
@@ -264,10 +280,14 @@ class _Reader:
             self._check_pairs(node)
             return Part.SUM
         if name.startswith(("MeanBackward", "SumBackward", "NansumBackward")):
-            if self._has_batch(_dims(node)) and not self._has_batch(out):
+            dims = _dims(node)
+            reduced = self._is_reduced_already(node)
+            over_batch = name.endswith("1") and _is_over_first(node) and dims[0] in self._batch_sizes
+            if self._has_batch(dims) and not reduced and (over_batch or not self._has_batch(out)):
+                self._judged.add(dims)
                 self._check_pairs(node)
                 return Part.MEAN if name.startswith("Mean") else Part.SUM
-            if not self._has_batch(out):
+            if reduced or not self._has_batch(out):
                 return Part.THROUGH
         if name == "DotBackward0" and not self._has_batch(out):
             return Part.SUM
@@ -297,7 +317,24 @@ class _Reader:
             return Part.DIVIDE
         return Part.SCALE
 
-    def _has_batch(self, dims: Sequence[int]) -> bool:
+    def _is_reduced_already(self, node: Any) -> bool:
+        """What ``node`` takes in has no batch: it was averaged over it just before, or is put together from numbers."""
+        child = node.next_functions[0][0]
+        if child is None:
+            return False
+        name = child.name()
+        if name in ("MeanBackward1", "SumBackward1"):
+            return _is_over_first(child) and _dims(child)[0] in self._batch_sizes
+        if name == "StackBackward0":
+            kept = [
+                one._input_metadata[number].shape for one, number in child.next_functions if one is not None
+            ]
+            return all(len(shape) == 0 for shape in kept)
+        return False
+
+    def _has_batch(self, dims: tuple[int, ...]) -> bool:
+        if dims in self._fixed:
+            return False
         return any(dim >= size and dim % size == 0 for dim in dims for size in self._batch_sizes)
 
     def _only_weights(self, node: Any) -> bool:
@@ -342,10 +379,7 @@ class _Reader:
             name = one.name()
             if name in _ACROSS:
                 dims = _dims(one)
-                over = getattr(one, "_saved_dim", ())
-                kept = over if isinstance(over, tuple) else (over,)
-                first = any(_signed(dim) in (0, -len(dims)) for dim in kept)
-                if first and len(dims) > 1 and dims[0] in self._batch_sizes and dims[0] > 1:
+                if _is_over_first(one) and len(dims) > 1 and dims[0] in self._batch_sizes and dims[0] > 1:
                     return _plain(name)
             stack.extend(child for child, _ in one.next_functions if child is not None)
         return ""
@@ -361,6 +395,14 @@ def refusal(where: str, why: str) -> NotSplittable:
         "would train something else. Run this cell with  --strategy none  (every rank computes the whole batch) "
         "or  -n 1."
     )
+
+
+def _is_over_first(node: Any) -> bool:
+    """``node`` reduces the first dimension, and maybe others."""
+    over = getattr(node, "_saved_dim", ())
+    kept = over if isinstance(over, tuple) else (over,)
+    rank = len(_dims(node))
+    return rank > 0 and any(_signed(dim) in (0, -rank) for dim in kept)
 
 
 def _signed(number: int) -> int:

@@ -42,6 +42,17 @@ class Weights:
     law: Law | None = None  #: what the check goes by; None: exact already
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """What one rank read in its loss."""
+
+    refusal: str = ""
+    digest: int = 0
+    amounts: list[float] = field(default_factory=list)
+    doubt: str = ""
+    judged: frozenset[tuple[int, ...]] = frozenset()
+
+
 class Weigher:
     """Knows the losses of all lines. Main thread of a rank; a line's first loss is read together with the other ranks."""
 
@@ -63,7 +74,7 @@ class Weigher:
         """What is known of the loss ``root`` of that line; None where it has to be studied first."""
         node = root.grad_fn
         for profile in self._profiles.get(site, ()):
-            reading = walk(node, guide=profile.reading, batch_sizes=(), where="", is_weight=self._is_weight)
+            reading = walk(node, guide=profile.reading, is_weight=self._is_weight)
             if reading is not None and profile.is_settled:
                 return profile, reading
         return None
@@ -79,32 +90,52 @@ class Weigher:
         Raises:
             NotSplittable: it cannot be put together from shares.
         """
-        reading: Reading | None = None
-        why = ""
-        try:
-            size = share.mine or 1
-            reading = walk(
-                root.grad_fn, guide=None, batch_sizes=(size,), where=str(site), is_weight=self._is_weight
-            )
-        except NotSplittable as error:
-            why = str(error)
-        mine = None if reading is None else amounts(reading, share=share.mine, is_empty=share.is_empty)
-        doubt = reading.doubt if reading is not None else ""
-        told = self._groups.exchange((why, reading.digest if reading is not None else 0, mine, doubt))
-        for theirs, _, _, _ in told:
-            if theirs:
-                raise NotSplittable(theirs)
-        assert reading is not None
-        if len({digest for _, digest, _, _ in told}) > 1:
-            raise refusal(str(site), "it is made of different terms on different ranks")
-        if all(doubt for (_, _, _, doubt), size in zip(told, share.sizes, strict=True) if size):
-            raise refusal(str(site), next(doubt for _, _, _, doubt in told if doubt))
-        profile = settle(reading, [row for _, _, row, _ in told if row is not None], share.sizes)
+        reading, told = self._read_together(site, root, share, batch_sizes)
+        full = [theirs for theirs, size in zip(told, share.sizes, strict=True) if size]
+        if all(theirs.doubt for theirs in full):
+            raise refusal(str(site), full[0].doubt)
+        profile = settle(reading, [theirs.amounts for theirs in told], share.sizes)
         self._say_what_is_supposed(site, profile)
         self._keep(site, profile)
         if not profile.is_settled:
             self._ask_uneven()
         return profile, reading
+
+    def _read_together(
+        self, site: Site, root: torch.Tensor, share: Share, batch_sizes: Sequence[int]
+    ) -> tuple[Reading, list[_Told]]:
+        """Shapes that are the same on ranks with different shares have no batch in them: read again without those."""
+        fixed: set[tuple[int, ...]] = set()
+        full = [rank for rank, size in enumerate(share.sizes) if size]
+        uneven = len({share.sizes[rank] for rank in full}) > 1
+        while True:
+            reading: Reading | None = None
+            mine = _Told()
+            try:
+                reading = walk(
+                    root.grad_fn,
+                    guide=None,
+                    batch_sizes=batch_sizes,
+                    fixed=fixed,
+                    where=str(site),
+                    is_weight=self._is_weight,
+                )
+            except NotSplittable as error:
+                mine = _Told(refusal=str(error))
+            if reading is not None:
+                own = amounts(reading, share=share.mine, is_empty=share.is_empty)
+                mine = _Told(digest=reading.digest, amounts=own, doubt=reading.doubt, judged=reading.judged)
+            told: list[_Told] = self._groups.exchange(mine)
+            alike = frozenset.intersection(*(told[rank].judged for rank in full)) if uneven else frozenset()
+            if alike - fixed:
+                fixed |= alike
+                continue
+            for theirs in told:
+                if theirs.refusal:
+                    raise NotSplittable(theirs.refusal)
+            if reading is None or len({theirs.digest for theirs in told}) > 1:
+                raise refusal(str(site), "it is made of different terms on different ranks")
+            return reading, told
 
     def _keep(self, site: Site, profile: Profile) -> None:
         known = self._profiles.setdefault(site, [])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import linecache
 import os
 import pickle
+import random
 import select
 import signal
 import socket
@@ -102,6 +104,7 @@ def plain(cell: str, *, keep: tuple[str, ...] = ()) -> Outcome:
             exec(compile(PRELUDE + textwrap.dedent(cell), CELL, "exec"), main.__dict__)
             with os.fdopen(write, "wb") as pipe:
                 pipe.write(pickle.dumps(_gathered(Outcome(), main.__dict__, keep)))
+            _end_workers(main.__dict__)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -218,6 +221,7 @@ def _rank(
     port = listener.getsockname()[1]
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True")
     torch.set_num_threads(1)
+    random.seed(0)  # forking seeds it anew
     store = dist.TCPStore(
         "127.0.0.1", port, ranks, rank == 0, timedelta(seconds=30),
         wait_for_workers=False, master_listen_fd=listener.detach() if rank == 0 else None,
@@ -251,6 +255,7 @@ def _rank(
     outcome.seconds = time.monotonic() - began
     parallel.close()
     _gathered(outcome, namespace, keep)
+    _end_workers(namespace)
     outcome.remarks = recorder.remarks
     outcome.metrics = recorder.metrics
     if not outcome.error:
@@ -259,6 +264,12 @@ def _rank(
         while rank == 0 and time.monotonic() < end and int(store.add("done", 0)) < ranks:
             time.sleep(0.005)  # rank 0 hosts the store that the others still read
     return outcome
+
+
+def _end_workers(namespace: dict[str, Any]) -> None:
+    """End the workers of loaders: they hold our pipe."""
+    namespace.clear()
+    gc.collect()
 
 
 def _gathered(outcome: Outcome, namespace: dict[str, Any], keep: tuple[str, ...]) -> Outcome:

@@ -91,7 +91,7 @@ def test_split_is_like_one_process(name: str) -> None:
         for buffer, other in zip(wanted.buffers, outcome.buffers, strict=True):
             np.testing.assert_allclose(other, buffer, rtol=1e-9)
         if wanted.out is not None:
-            assert outcome.out == pytest.approx(wanted.out, rel=1e-9)
+            assert outcome.out == pytest.approx(wanted.out, rel=1e-9, nan_ok=True)
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -155,10 +155,8 @@ def test_the_loss_that_is_recorded_is_the_global_one() -> None:
     wanted = plain(cell)
     one, other = on_ranks(cell, 2)
     recorded = [value for _, value in one.metrics["loss"]]
-    assert recorded == pytest.approx(
-        [v for v in wanted.out if v not in (40,) and v != wanted.out[6] and v != wanted.out[14]], rel=1e-9
-    )
-    assert [step for step, _ in one.metrics["loss"]] == list(range(1, 13))
+    assert recorded == pytest.approx(wanted.out[:7] + wanted.out[9:16], rel=1e-9)
+    assert [step for step, _ in one.metrics["loss"]] == list(range(1, 15))
     assert all(math.isfinite(value) for _, value in one.metrics["samples_per_s"])
     assert set(other.metrics) == {"step_time_s"}, "rank 0 records what is the same on all"
 
