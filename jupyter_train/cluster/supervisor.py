@@ -79,6 +79,15 @@ class Supervisor:
             self._sweep_at = None
             self._kill_orphans()
         logfile.bound(self._folder / "log")
+        if not self._owns_files():
+            self._policy.superseded()  # somebody has emptied the home: no other kernel finds it any more
+
+    def _owns_files(self) -> bool:
+        """Whether what lies under our name is ours: after an emptied home it may be another cluster's."""
+        if not self._record.address:
+            return True  # still starting: the lock is ours
+        there = records.read(self._record.name, self._home)
+        return there is not None and there.process == self._record.process
 
     def _act(self, commands: Iterable[Command]) -> End | None:
         for command in commands:
@@ -136,8 +145,10 @@ class Supervisor:
                     self._starter.tell_success()
             case "scale":
                 self._policy.scale(message["n"])
+                is_ours = self._owns_files()
                 self._record = replace(self._record, workers=self._policy.target)
-                records.write(self._record, self._home)
+                if is_ours:
+                    records.write(self._record, self._home)
             case "retiring":
                 self._policy.retiring(message["names"])
             case "kept":
@@ -180,7 +191,8 @@ class Supervisor:
     def _end(self, end: End) -> None:
         logger.info("ending: %s", end.reason)
         self._starter.tell_failure(end.reason, self._folder / "log")
-        if self._record.address:
+        is_ours = self._owns_files()
+        if self._record.address and is_ours:
             with suppress(OSError):  # a full disk must not keep the cluster
                 records.write(replace(self._record, state="ending"), self._home)
         if SCHEDULER in self._children:
@@ -199,7 +211,8 @@ class Supervisor:
         while self._children or children.children_of_this_process():
             self._kill_orphans()
             self._wait(0.02)
-        records.remove(self._record.name, self._home)
+        if is_ours:
+            records.remove(self._record.name, self._home)
 
     # -- signals
 
@@ -243,8 +256,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _supervise(options, starter)
     except BaseException as error:
         logging.exception("the supervisor failed")
+        where = f" (in {options.home})" if isinstance(error, OSError) and error.filename is None else ""
         starter.tell_failure(
-            f"{type(error).__name__}: {error}", records.folder_of(options.name, options.home) / "log"
+            f"{type(error).__name__}: {error}{where}", records.folder_of(options.name, options.home) / "log"
         )
         records.remove(options.name, options.home)  # its processes end with it
     logging.shutdown()

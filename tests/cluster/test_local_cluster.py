@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -231,6 +232,15 @@ def test_frozen_processes_do_not_keep_the_supervisor_from_ending(start: Start, h
     os.kill(pid_of(home, "w0"), signal.SIGSTOP)
     local.stop_record(record)
     assert is_gone(home)
+
+
+def test_one_whose_files_were_deleted_ends_once_nobody_needs_it(start: Start, home: Path) -> None:
+    old = start(1)
+    shutil.rmtree(home / "clusters")
+    new = start(1)
+    assert old.process.wait(15)
+    assert records.live() == [new]
+    assert local.start(1) == new
 
 
 def test_scaling_up_and_down(start: Start, session: Session, home: Path) -> None:
