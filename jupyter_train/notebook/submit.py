@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_train import home
 from jupyter_train.errors import CaptureError, NotEnoughWorkers
 from jupyter_train.notebook.environment import allowed_patterns, travelling
+from jupyter_train.notebook.housekeeping import prune_once
 from jupyter_train.notebook.wait import in_background
 from jupyter_train.record import RunSpec, new_run_id
 
@@ -99,6 +100,7 @@ def hand_in(prepared: Prepared) -> None:
         ClusterUnreachable: nothing answers.
     """
     prepared.connection.control.submit(prepared.spec)
+    prune_once(home.content_folder())
 
 
 def abandon(prepared: Prepared) -> None:
