@@ -287,6 +287,9 @@ class Dispatcher:
 
     def _record(self, run: LiveRun, events: list[tuple[Event, bytes | None]]) -> None:
         """Number, keep, journal and tell ``events``; the machine hears of errors that come from outside."""
+        if run.log.last and not run.knows_trouble and (trouble := self._journal.trouble):
+            run.knows_trouble = True  # once: a disk that stays full would fill the log as well
+            events = [(run.remark_event(trouble), None), *events]  # before a state that ends the run
         new = run.log.add(events)
         if not new.events:
             return

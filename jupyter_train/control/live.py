@@ -20,6 +20,7 @@ class LiveRun:
         self.machine = RunMachine(run_id=spec.run_id, ranks=spec.ranks, timeout_s=spec.timeout_s)
         self.log = EventLog(spec.run_id)
         self.timers: dict[Timer, asyncio.TimerHandle] = {}
+        self.knows_trouble = False  #: its log says that the journal cannot be written
         self._changed = asyncio.Event()
 
     def notify(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from distributed import Scheduler
@@ -15,7 +16,7 @@ from jupyter_train.control.controller import Controller
 from jupyter_train.control.spool import spool_path
 from jupyter_train.home import private_folder
 from jupyter_train.record import Event, EventKind, pack_event, unpack_event
-from jupyter_train.store import JournalReader
+from jupyter_train.store import JournalReader, JournalWriter
 from tests.control.conftest import Cluster, spec, with_cluster
 from tests.control.fake_agent import FakeAgent, error, event, metrics
 
@@ -191,6 +192,23 @@ async def test_the_journal_has_every_event(cluster: Cluster) -> None:
 
 
 # Failures
+
+
+@with_cluster(2)
+async def test_a_journal_that_cannot_be_written_is_said_once_in_the_run(cluster: Cluster) -> None:
+    run_id = await cluster.submit(2)
+    await cluster.until(run_id, "RUNNING")
+    trouble = "the journal cannot be written (disk full)"
+    with patch.object(JournalWriter, "trouble", trouble):
+        for number in (1, 2):
+            cluster.agent(0).send(run_id, metrics(run_id, number))
+        for rank in (0, 1):
+            cluster.agent(rank).exit(run_id, "done")
+        await cluster.end(run_id)
+    events = await cluster.events(run_id)
+    remarks = [e.payload["text"] for e in events if e.payload.get("stream") == "remark"]
+    assert remarks == [trouble]
+    assert events[-1].payload["state"] == "SUCCEEDED"
 
 
 @with_cluster(3)
