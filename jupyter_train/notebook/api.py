@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jupyter_train.errors import ClusterError, ClusterUnreachable, RunNotFound
@@ -11,7 +12,7 @@ from jupyter_train.notebook.session import Session, current_session
 from jupyter_train.notebook.source import ControllerSource, FirstThatAnswers, StoreSource
 from jupyter_train.notebook.submit import Prepared
 from jupyter_train.notebook.table import RunTable
-from jupyter_train.store import Store
+from jupyter_train.store import RunSummary, Store
 
 if TYPE_CHECKING:
     from jupyter_train.control.client import ControllerClient
@@ -19,7 +20,25 @@ if TYPE_CHECKING:
 
 def runs(limit: int | None = 50) -> RunTable:
     """The runs in the store, newest first: a table, with ``to_frame()``. ``None``: all of them."""
-    return RunTable(Store().runs(limit))
+    store = Store()
+    found = [_newest(summary, current_session()) for summary in store.runs(limit)]
+    return RunTable(found, problems=store.problems)
+
+
+def _newest(summary: RunSummary, session: Session) -> RunSummary:
+    """``summary``, as ended where this kernel has seen the end: the journal has it a blink later, or when its disk lets it."""
+    mine = session.runs.get(summary.run_id)
+    view = mine.known if mine is not None else None
+    if view is None or view.state is None or not view.state.is_terminal or view.seq <= summary.seq:
+        return summary
+    return replace(
+        summary,
+        seq=view.seq,
+        state=view.state,
+        reason=view.reason,
+        running_since=view.running_since,
+        ended=view.ended,
+    )
 
 
 def run(ref: str = "last") -> Run:

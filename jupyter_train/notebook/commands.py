@@ -29,7 +29,11 @@ def _overview(given: Mapping[str, Any], session: Session) -> None:
     _say(_clusters_text())
     table = api.runs(_RUNS_ON_SCREEN)
     _say("")
-    _say(f"{table!r}" if len(table) else "no runs yet; a cell that begins with  %%train  makes the first")
+    _say(
+        f"{table!r}"
+        if len(table) or table.problems
+        else "no runs yet; a cell that begins with  %%train  makes the first"
+    )
 
 
 def _cluster_list(given: Mapping[str, Any], session: Session) -> None:
@@ -65,7 +69,10 @@ def _cluster_scale(given: Mapping[str, Any], session: Session) -> None:
     if connection is None:
         raise ClusterError("there is no current cluster: start one with  %train cluster start local -n N")
     connection.scale(given["workers"])
+    connection.remarks = []  # of the newest run's size
     _say_cluster(connection)
+    if len(connection.workers()) > given["workers"]:
+        _say(f"  • {given['workers']} of them stay: idle ones go now, others when their runs end")
 
 
 def _cluster_stop(given: Mapping[str, Any], session: Session) -> None:

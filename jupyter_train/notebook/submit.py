@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jupyter_train import home
-from jupyter_train.errors import CaptureError, NotEnoughWorkers
+from jupyter_train.errors import CaptureError, NotEnoughWorkers, StoreError
 from jupyter_train.notebook.environment import allowed_patterns, travelling
 from jupyter_train.notebook.housekeeping import prune_once
 from jupyter_train.notebook.wait import in_background
@@ -42,11 +43,13 @@ def prepare(source: str, options: TrainOptions, session: Session, *, first_line:
     Raises:
         ClusterError: no cluster, no workers, another environment.
         CaptureError: a name cannot travel.
+        StoreError: there is no folder to keep anything in.
     """
     from jupyter_train import cluster
     from jupyter_train.transport.capture import capture
     from jupyter_train.transport.content import ContentStore
 
+    check_home()
     connection = cluster.open_cluster(options.cluster, ranks=options.ranks)
     hello = connection.control.hello()
     ranks = options.ranks or len(hello["workers"])
@@ -90,6 +93,24 @@ def prepare(source: str, options: TrainOptions, session: Session, *, first_line:
         connection.control.send({ref.key: content.path(ref.key) for ref in captured.refs})
     remarks = (*connection.remarks, *captured.remarks)
     return Prepared(spec=spec, capture=captured, connection=connection, remarks=remarks)
+
+
+def check_home() -> None:
+    """Have the folder in which everything is kept.
+
+    Raises:
+        StoreError: it cannot be made, or not be written.
+    """
+    root = home.home()
+    try:
+        home.private_folder(root)
+        if not os.access(root, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise StoreError(
+            f"nothing can be kept in {root}: {error.strerror or error}. Set JUPYTER_TRAIN_HOME to a folder that can be "
+            "written, before the kernel starts."
+        ) from None
 
 
 def hand_in(prepared: Prepared) -> None:

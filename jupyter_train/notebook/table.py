@@ -23,15 +23,22 @@ _METRICS_SHOWN = 3
 class RunTable(Sequence["RunSummary"]):
     """Runs, newest first: a table in the notebook, ``to_frame()`` for a DataFrame."""
 
-    def __init__(self, runs: Iterable[RunSummary], *, now: float | None = None) -> None:
+    def __init__(
+        self, runs: Iterable[RunSummary], *, problems: Iterable[object] = (), now: float | None = None
+    ) -> None:
         self._runs = tuple(runs)
+        self.problems = tuple(plain(str(problem), 400) for problem in problems)  #: what could not be read
         self._now = time.time() if now is None else now
 
     def __len__(self) -> int:
         return len(self._runs)
 
     def __getitem__(self, at: Any) -> Any:
-        return RunTable(self._runs[at], now=self._now) if isinstance(at, slice) else self._runs[at]
+        return (
+            RunTable(self._runs[at], problems=self.problems, now=self._now)
+            if isinstance(at, slice)
+            else self._runs[at]
+        )
 
     def __iter__(self) -> Iterator[RunSummary]:
         return iter(self._runs)
@@ -59,19 +66,23 @@ class RunTable(Sequence["RunSummary"]):
         )
 
     def __repr__(self) -> str:
-        if not self._runs:
-            return "no runs yet"
-        return text_table(_HEAD, [self._cells(run) for run in self._runs])
+        cells = [self._cells(run) for run in self._runs]
+        return "\n".join([text_table(_HEAD, cells) if cells else self._none, *self.problems])
+
+    @property
+    def _none(self) -> str:
+        return "no runs that can be read" if self.problems else "no runs yet"
 
     def _repr_html_(self) -> str:
+        problems = "".join(f"<p>{html.escape(problem)}</p>" for problem in self.problems)
         if not self._runs:
-            return "no runs yet"
+            return self._none + problems
         head = "".join(f"<th>{title}</th>" for title in _HEAD)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in self._cells(run)) + "</tr>"
             for run in self._runs
         )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{problems}"
 
     def _cells(self, run: RunSummary) -> tuple[str, ...]:
         started = (

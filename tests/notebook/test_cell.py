@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,9 +22,10 @@ from jupyter_train.errors import (
     RunCancelled,
     RunNotFound,
     RunTimeout,
+    StoreError,
 )
 from jupyter_train.notebook import api
-from jupyter_train.record import Event, EventKind, RunSpec, RunState
+from jupyter_train.record import Event, EventKind, RunSpec, RunState, unpack_event
 from jupyter_train.store import JournalWriter
 from tests.notebook.conftest import Shell
 from tests.notebook.fakes import FakeConnection, FakeControl, FakeRun
@@ -420,3 +422,54 @@ def test_a_disk_that_refuses_what_the_cell_reads_is_named_with_what_to_do(
     for said in (str(home.content_folder()), "No space left", "JUPYTER_TRAIN_HOME"):
         assert said in shell.traceback[0]
     assert not control.runs
+
+
+def test_a_home_that_cannot_be_is_said_before_anything_starts(
+    shell: Shell,
+    control: FakeControl,
+    connection: FakeConnection,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JUPYTER_TRAIN_HOME", str(tmp_path / "file"))
+    shell.run("%%train\npass\n")
+    assert isinstance(shell.error, StoreError)
+    assert len(shell.traceback) == 1
+    assert str(tmp_path / "file") in shell.traceback[0]
+    assert not connection.opened  # type: ignore[attr-defined]
+
+
+def test_a_journal_that_cannot_be_read_is_named_below_the_runs(shell: Shell) -> None:
+    damaged = home.private_folder(home.journals_folder()) / "damaged.sqlite"
+    damaged.write_bytes(b"no database" * 1000)
+    for line in ("%train", "%train runs"):
+        shell.run(line)
+        result = repr(shell.result.result) if shell.result.result is not None else ""
+        assert str(damaged) in shell.capsys.readouterr().out + result
+
+
+def test_a_run_that_has_ended_here_is_not_shown_as_going_on(shell: Shell, control: FakeControl) -> None:
+    def script(run: FakeRun) -> None:
+        run.begin()
+        with closing(JournalWriter(home.private_folder(home.journals_folder()) / "slow.sqlite")) as journal:
+            journal.append(run.spec.run_id, [unpack_event(run.packed[0])])  # the rest is still on its way
+            assert journal.flush(5)
+        run.end()
+
+    control.script = script
+    shell.run("%%train --name digits\npass\n")
+    (shown,) = api.runs()
+    assert shown.state is RunState.SUCCEEDED
+    assert shown.ended is not None
+
+
+def test_scaling_down_says_what_is_still_to_go(
+    shell: Shell, connection: FakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection.remarks = ["4 ranks share the 2 cores of this machine"]
+    monkeypatch.setattr(connection, "scale", lambda n: None)  # the workers take their time
+    shell.run("%train cluster scale 1")
+    out = shell.capsys.readouterr().out
+    assert "1 of them stay" in out
+    assert "4 ranks" not in out
