@@ -82,13 +82,22 @@ class Kernel:
 
 @contextlib.contextmanager
 def training_kernel() -> Iterator[Kernel]:
-    """A kernel with the extension loaded; afterwards its cluster and its home are gone."""
+    """A kernel with the extension loaded; afterwards its cluster and its home are gone, whatever happened."""
     home = Path(tempfile.mkdtemp(prefix="jt-bench-"))
     kernel = Kernel(home)
     try:
         kernel.run("%load_ext jupyter_train")
         yield kernel
-        kernel.run("%train cluster stop")
     finally:
         kernel.close()
+        stop_clusters(home)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def stop_clusters(home: Path) -> None:
+    """Ends what was started for ``home``; returns when the processes are gone."""
+    from jupyter_train import cluster
+
+    os.environ[HOME] = str(home)
+    for record in cluster.clusters():
+        cluster.stop(record.name)
