@@ -20,7 +20,7 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
-from jupyter_train.runtime.parallel.loops import Loop, kind_of
+from jupyter_train.runtime.parallel.loops import Loop, consumers, kind_of
 from jupyter_train.runtime.parallel.patches import Patches
 from jupyter_train.runtime.parallel.remarks import Remarks
 from jupyter_train.runtime.parallel.rng import Streams
@@ -204,7 +204,7 @@ class Feed:
         self._open: list[weakref.ref[Pass]] = []
         self._splitters: weakref.WeakKeyDictionary[Any, Splitter] = weakref.WeakKeyDictionary()
         self._seen: set[Site] = set()
-        self._kinds: dict[Site, Loop] = {}
+        self._kinds: dict[tuple[Site, ...], Loop] = {}
 
     # -- what the backward asks
 
@@ -253,9 +253,12 @@ class Feed:
         if frame is None:
             return original(loader)
         site = self._sites.of(frame)
-        loop = Loop.READS if not torch.is_grad_enabled() else self._kinds.get(site)
-        if loop is None:
-            loop = self._kinds[site] = kind_of(frame)
+        loop = Loop.READS
+        if torch.is_grad_enabled():
+            frames = consumers(frame, self._sites.outer)
+            key = tuple(map(self._sites.of, frames))
+            known = self._kinds.get(key)
+            loop = self._kinds[key] = kind_of(frames) if known is None else known
         why = _why_whole(loader)
         splitter = cutting = None
         if not why:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import dis
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
 from types import CodeType, FrameType, FunctionType, MethodType
@@ -27,15 +27,36 @@ class Loop(Enum):
     UNKNOWN = "unknown"  #: not a for loop that can be read
 
 
-def kind_of(frame: FrameType) -> Loop:
-    """The loop that ``frame`` is about to begin, by ``for … in loader`` or around enumerate, zip, tqdm."""
-    body = _body(frame.f_code, frame.f_lasti)
-    if body is None:
-        return Loop.UNKNOWN
-    namespace = {**vars(builtins), **frame.f_globals, **frame.f_locals}
-    if _reaches(body, namespace, _BACKWARD, DEEPEST, set()):
-        return Loop.TRAINS
-    return Loop.SOLVES if _reaches(body, namespace, _GRAD, DEEPEST, set()) else Loop.READS
+def kind_of(frames: Sequence[FrameType]) -> Loop:
+    """The loop that ``frames[0]`` is about to begin, by ``for … in loader`` or around enumerate, zip, tqdm.
+
+    Args:
+        frames: as of :func:`consumers`.
+    """
+    kinds = []
+    for frame in frames:
+        body = _body(frame.f_code, frame.f_lasti)
+        if body is None:
+            kinds.append(Loop.UNKNOWN)
+            continue
+        namespace = {**vars(builtins), **frame.f_globals, **frame.f_locals}
+        if _reaches(body, namespace, _BACKWARD, DEEPEST, set()):
+            return Loop.TRAINS
+        kinds.append(Loop.SOLVES if _reaches(body, namespace, _GRAD, DEEPEST, set()) else Loop.READS)
+    return next((kind for kind in (Loop.SOLVES, Loop.UNKNOWN) if kind in kinds), Loop.READS)
+
+
+def consumers(frame: FrameType, outer: Callable[[FrameType], FrameType | None]) -> list[FrameType]:
+    """``frame`` and, where it is a generator that hands on what it reads, the frame that reads from it; and so on."""
+    frames = [frame]
+    while len(frames) < DEEPEST and frame.f_code.co_flags & inspect.CO_GENERATOR:
+        body = _body(frame.f_code, frame.f_lasti)
+        above = outer(frame)
+        if above is None or not body or not any(step.opname == "YIELD_VALUE" for step in body):
+            break
+        frame = above
+        frames.append(frame)
+    return frames
 
 
 @lru_cache(maxsize=512)

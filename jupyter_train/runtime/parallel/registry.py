@@ -128,21 +128,36 @@ def owners(namespaces: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def in_names(value: Any, depth: int = 3) -> Iterator[torch.Tensor]:
-    """Parameters owned by ``value``, in an order that is the same on all ranks; plain tensors are not told from data."""
-    if isinstance(value, nn.Module):
-        yield from value.parameters()
-    elif isinstance(value, torch.optim.Optimizer):
-        for group in value.param_groups:
-            yield from group["params"]
-    elif isinstance(value, nn.Parameter):
-        yield value
-    elif depth and isinstance(value, (list, tuple)) and len(value) <= MOST_ITEMS:
-        for one in value:
-            yield from in_names(one, depth - 1)
-    elif depth and isinstance(value, dict) and len(value) <= MOST_ITEMS:
-        for one in list(value.values()):
-            yield from in_names(one, depth - 1)
-    elif depth and type(value).__module__ == "__main__" and hasattr(value, "__dict__"):
-        for one in list(vars(value).values()):
-            yield from in_names(one, depth - 1)
+def in_names(value: Any) -> Iterator[torch.Tensor]:
+    """Parameters owned by ``value``, in an order that is the same on all ranks; plain tensors are not told from data.
+
+    Looks a few levels into containers and the cell's own objects, and not
+    through data: after MOST_ITEMS it gives up.
+    """
+    stack: list[tuple[Any, int]] = [(value, 3)]
+    seen = 0
+    while stack and seen < MOST_ITEMS:
+        one, depth = stack.pop()
+        seen += 1
+        if isinstance(one, nn.Module):
+            yield from one.parameters()
+        elif isinstance(one, torch.optim.Optimizer):
+            for group in one.param_groups:
+                yield from group["params"]
+        elif isinstance(one, nn.Parameter):
+            yield one
+        elif depth:
+            stack.extend((inner, depth - 1) for inner in _inside(one))
+
+
+def _inside(value: Any) -> list[Any]:
+    """What a small container or an object of the cell holds, the first last."""
+    if isinstance(value, (list, tuple)):
+        held = list(value)
+    elif isinstance(value, dict):
+        held = list(value.values())
+    elif type(value).__module__ == "__main__" and hasattr(value, "__dict__"):
+        held = list(vars(value).values())
+    else:
+        return []
+    return held[::-1] if len(held) <= MOST_ITEMS else []

@@ -85,6 +85,13 @@ class Sites:
             frame = frame.f_back
         return last
 
+    def outer(self, frame: FrameType) -> FrameType | None:
+        """The user's next frame that called ``frame``."""
+        above = frame.f_back
+        while above is not None and self._foreign.setdefault(above.f_code, self._is_foreign(above.f_code)):
+            above = above.f_back
+        return above
+
     def here(self, depth: int = 2) -> Site:
         """The site of the call that is under way, looking from ``depth`` callers up."""
         frame = self.frame(depth)

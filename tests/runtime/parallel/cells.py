@@ -410,6 +410,8 @@ class bar:
 loader = DataLoader(TensorDataset(X[:76], Y[:76]), batch_size=16, shuffle=True)
 model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
 for ep in range(2):
+    for x, y in bar(loader):
+        opt.zero_grad(); F.cross_entropy(model(x), y).backward(); opt.step()
     for k, ((x, y), (a, b)) in enumerate(zip(loader, DataLoader(TensorDataset(X[:70], Y[:70]), batch_size=12, shuffle=True))):
         opt.zero_grad(); (F.cross_entropy(model(x), y) + .3 * F.cross_entropy(model(a), b)).backward(); opt.step()
 """
@@ -419,6 +421,13 @@ model = mlp(); net = torch.compile(model, backend="aot_eager"); opt = torch.opti
 for ep in range(2):
     for x, y in loader:
         opt.zero_grad(); F.cross_entropy(net(x), y).backward(); opt.step()
+"""
+SPLIT["compiled model with BatchNorm"] = """
+loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
+model = nn.Sequential(nn.Linear(10, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)); net = torch.compile(model, backend="eager")
+opt = torch.optim.SGD(model.parameters(), .1)
+for x, y in loader:
+    opt.zero_grad(); F.cross_entropy(net(x), y).backward(); opt.step()
 """
 SPLIT["a penalty on gradients of the input"] = """
 loader = DataLoader(TensorDataset(X, torch.randn(N, 10), torch.rand(N, 1)), batch_size=16, shuffle=True)

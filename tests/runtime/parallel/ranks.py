@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import linecache
 import os
@@ -16,7 +17,8 @@ import tempfile
 import textwrap
 import time
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -89,30 +91,57 @@ class _Train:
         return bool(self._observer is not None and self._observer.should_stop)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How ranks run a cell."""
+
+    ranks: int
+    keep: tuple[str, ...] = ()  #: names to bring back
+    batch: str = "global"
+    strategy: str = "auto"
+    hosts: int = 1  #: as how many hosts they take themselves for
+    limit_s: float = 60.0
+    prepare: Callable[[dict[str, Any]], None] | None = None  #: fills the namespace before the cell
+
+
 def plain(cell: str, *, keep: tuple[str, ...] = ()) -> Outcome:
     """The cell in one forked process with nothing installed."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            import torch
-
-            torch.set_num_threads(1)
-            main = type(sys)("__main__")
-            sys.modules["__main__"] = main
-            main.__dict__["train"] = _Train(0, None, None, None)
-            exec(compile(PRELUDE + textwrap.dedent(cell), CELL, "exec"), main.__dict__)
-            with os.fdopen(write, "wb") as pipe:
-                pipe.write(pickle.dumps(_gathered(Outcome(), main.__dict__, keep)))
-            _end_workers(main.__dict__)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(0)
-    os.close(write)
-    (outcome,) = _collect({read: (0, pid)}, 1, 60.0)
-    assert not outcome.error, outcome.error
+    (outcome,) = plainly([cell], keep=keep)
     return outcome
+
+
+def plainly(cells: Sequence[str], *, keep: tuple[str, ...] = ()) -> list[Outcome]:
+    """The cells, one after the other, in one forked process with nothing installed."""
+
+    def run() -> list[Outcome]:
+        return [_plain(cell, keep) for cell in cells]
+
+    (outcomes,) = _in_processes([run], 100.0)
+    assert isinstance(outcomes, list), outcomes
+    return outcomes
+
+
+def on_ranks(cell: str, ranks: int, **way: Any) -> list[Outcome]:
+    """The outcomes of the cell on each of ``ranks`` forked processes, by rank; see :class:`Way`."""
+    return [outcomes[0] for outcomes in together([cell], Way(ranks=ranks, **way))]
+
+
+def together(cells: Sequence[str], way: Way) -> list[list[Outcome]]:
+    """The outcomes of the cells, one after the other, by rank and cell.
+
+    A process that is still there after ``limit_s`` is killed and says "hung".
+    """
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+
+    def run(rank: int) -> list[Outcome]:
+        return _rank(cells, rank, way, listener)
+
+    answers = _in_processes([functools.partial(run, rank) for rank in range(way.ranks)], way.limit_s)
+    listener.close()
+    return [
+        answer if isinstance(answer, list) else [Outcome(error=answer, kind=answer)] * len(cells)
+        for answer in answers
+    ]
 
 
 def script(cell: str, *, keep: tuple[str, ...] = ()) -> Outcome:
@@ -139,51 +168,35 @@ with open({str(result)!r}, "wb") as file:
     return Outcome(weights=weights, buffers=buffers, out=out, names=names)
 
 
-def on_ranks(
-    cell: str,
-    ranks: int,
-    *,
-    keep: tuple[str, ...] = (),
-    batch: str = "global",
-    strategy: str = "auto",
-    hosts: int = 1,
-    limit_s: float = 60.0,
-    prepare: Callable[[dict[str, Any]], None] | None = None,
-) -> list[Outcome]:
-    """The cell on each of ``ranks`` forked processes; one that is still there after ``limit_s`` is killed and says "hung"."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+def _in_processes(runs: Sequence[Callable[[], list[Outcome]]], limit_s: float) -> list[list[Outcome] | str]:
+    """What each of ``runs`` returned in a forked process of its own; "hung" or "nothing" where nothing came."""
     running = {}
-    for rank in range(ranks):
+    for number, run in enumerate(runs):
         read, write = os.pipe()
-        pid = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # pytest-timeout has a thread
+            pid = os.fork()
         if pid == 0:
-            code = 1
             try:
                 os.close(read)
-                outcome = _rank(cell, rank, ranks, listener, keep, batch, strategy, hosts, prepare)
+                answer = pickle.dumps(run())
                 with os.fdopen(write, "wb") as pipe:
-                    pipe.write(pickle.dumps(outcome))
-                code = 0
+                    pipe.write(answer)
             except BaseException:
                 traceback.print_exc()
             finally:
-                os._exit(code)
+                os._exit(0)
         os.close(write)
-        running[read] = (rank, pid)
-    listener.close()
-    return _collect(running, ranks, limit_s)
-
-
-def _collect(running: dict[int, tuple[int, int]], ranks: int, limit_s: float) -> list[Outcome]:
-    outcomes = [Outcome(error="nothing came", kind="nothing") for _ in range(ranks)]
+        running[read] = (number, pid)
+    answers: list[list[Outcome] | str] = ["nothing"] * len(runs)
     data = dict.fromkeys(running, b"")
     end = time.monotonic() + limit_s
     while running:
         ready, _, _ = select.select(list(running), [], [], max(0.0, end - time.monotonic()))
         if not ready:
-            for rank, pid in running.values():
+            for number, pid in running.values():
                 os.kill(pid, signal.SIGKILL)
-                outcomes[rank] = Outcome(error="hung", kind="hung")
+                answers[number] = "hung"
             end = time.monotonic() + 5
             continue
         for read in ready:
@@ -191,58 +204,72 @@ def _collect(running: dict[int, tuple[int, int]], ranks: int, limit_s: float) ->
             if chunk:
                 data[read] += chunk
                 continue
-            rank, pid = running.pop(read)
+            number, pid = running.pop(read)
             os.close(read)
             os.waitpid(pid, 0)
             if data[read]:
-                outcomes[rank] = pickle.loads(data[read])
-    return outcomes
+                answers[number] = pickle.loads(data[read])
+    return answers
 
 
-def _rank(
-    cell: str,
-    rank: int,
-    ranks: int,
-    listener: socket.socket,
-    keep: tuple[str, ...],
-    batch: str,
-    strategy: str,
-    hosts: int,
-    prepare: Callable[[dict[str, Any]], None] | None,
-) -> Outcome:
+def _new_main(source: str) -> dict[str, Any]:
+    linecache.cache[CELL] = (len(source), None, source.splitlines(True), CELL)
+    main = type(sys)("__main__")
+    sys.modules["__main__"] = main
+    return main.__dict__
+
+
+def _plain(cell: str, keep: tuple[str, ...]) -> Outcome:
+    source = PRELUDE + textwrap.dedent(cell)
+    namespace = _new_main(source)
+    namespace["train"] = _Train(0, None, None, None)
+    exec(compile(source, CELL, "exec"), namespace)
+    return _gathered(Outcome(), namespace, keep)
+
+
+def _rank(cells: Sequence[str], rank: int, way: Way, listener: socket.socket) -> list[Outcome]:
     import torch
     import torch.distributed as dist
 
-    from jupyter_train.runtime.observe import Observer
-    from jupyter_train.runtime.parallel import install
-    from jupyter_train.runtime.stopping import StopFlag
-
+    ranks, port = way.ranks, listener.getsockname()[1]
     os.environ.update(GLOO_SOCKET_IFNAME="lo", RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank))
-    port = listener.getsockname()[1]
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True")
     torch.set_num_threads(1)
-    random.seed(0)  # forking seeds it anew
     store = dist.TCPStore(
         "127.0.0.1", port, ranks, rank == 0, timedelta(seconds=30),
         wait_for_workers=False, master_listen_fd=listener.detach() if rank == 0 else None,
     )  # fmt: skip
+    outcomes = []
+    for number, cell in enumerate(cells):
+        outcomes.append(_one(cell, rank, way, dist.PrefixStore(str(number), store)))
+    if not outcomes[-1].error:
+        store.add("done", 1)
+        end = time.monotonic() + 5
+        while rank == 0 and time.monotonic() < end and int(store.add("done", 0)) < ranks:
+            time.sleep(0.005)  # rank 0 hosts the store that the others still read
+    return outcomes
+
+
+def _one(cell: str, rank: int, way: Way, store: Any) -> Outcome:
+    from jupyter_train.runtime.observe import Observer
+    from jupyter_train.runtime.parallel import install
+    from jupyter_train.runtime.stopping import StopFlag
+
     recorder, stop = Recorder(), StopFlag()
     observer = Observer(recorder, stop, CELL)
     source = PRELUDE + textwrap.dedent(cell)
-    linecache.cache[CELL] = (len(source), None, source.splitlines(True), CELL)
-    main = type(sys)("__main__")
-    sys.modules["__main__"] = main
-    namespace = main.__dict__
-    outcome = Outcome()
-    began = time.monotonic()
-    if prepare is not None:
+    namespace = _new_main(source)
+    random.seed(0)  # forking seeds it anew
+    if way.prepare is not None:
         exec(PRELUDE, namespace)
-        prepare(namespace)
+        way.prepare(namespace)
+    began = time.monotonic()
     parallel = install(
-        rank=rank, world_size=ranks, local_world_size=ranks // hosts, store=store, device="cpu",
-        batch=batch, strategy=strategy, recorder=recorder, stop=stop, observer=observer, cell_file=CELL,
+        rank=rank, world_size=way.ranks, local_world_size=way.ranks // way.hosts, store=store, device="cpu",
+        batch=way.batch, strategy=way.strategy, recorder=recorder, stop=stop, observer=observer, cell_file=CELL,
     )  # fmt: skip
     namespace["train"] = _Train(rank, parallel, observer, stop)
+    outcome = Outcome()
     try:
         exec(compile(source, CELL, "exec"), namespace)
         parallel.finish()
@@ -254,22 +281,9 @@ def _rank(
             traceback.print_exc()
     outcome.seconds = time.monotonic() - began
     parallel.close()
-    _gathered(outcome, namespace, keep)
-    _end_workers(namespace)
     outcome.remarks = recorder.remarks
     outcome.metrics = recorder.metrics
-    if not outcome.error:
-        store.add("done", 1)
-        end = time.monotonic() + 5
-        while rank == 0 and time.monotonic() < end and int(store.add("done", 0)) < ranks:
-            time.sleep(0.005)  # rank 0 hosts the store that the others still read
-    return outcome
-
-
-def _end_workers(namespace: dict[str, Any]) -> None:
-    """End the workers of loaders: they hold our pipe."""
-    namespace.clear()
-    gc.collect()
+    return _gathered(outcome, namespace, way.keep)
 
 
 def _gathered(outcome: Outcome, namespace: dict[str, Any], keep: tuple[str, ...]) -> Outcome:
@@ -279,6 +293,8 @@ def _gathered(outcome: Outcome, namespace: dict[str, Any], keep: tuple[str, ...]
         outcome.buffers = [b.detach().numpy() for b in model.buffers()]
     outcome.out = namespace.get("out")
     outcome.names = {name: namespace.get(name) for name in keep}
+    namespace.clear()  # loaders end their workers, which hold our pipe
+    gc.collect()
     return outcome
 
 

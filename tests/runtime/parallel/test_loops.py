@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from jupyter_train.runtime.parallel.loops import Loop, kind_of
+from jupyter_train.runtime.parallel.loops import Loop, consumers, kind_of
 
 SEEN: list[Loop] = []
 
@@ -16,7 +16,7 @@ class Loader:
     """Notes what kind of loop asks it for an iterator."""
 
     def __iter__(self) -> Iterator[int]:
-        SEEN.append(kind_of(sys._getframe(1)))
+        SEEN.append(kind_of(consumers(sys._getframe(1), lambda frame: frame.f_back)))
         return iter(())
 
 
@@ -48,6 +48,9 @@ CASES = {
     "sum(x for x in loader)": Loop.READS,
     "for e in range(2):\n  for x in loader: pass\n  if e > 2: o.backward()": Loop.READS,
     "list(loader)": Loop.UNKNOWN,
+    "def g():\n  for x in loader: yield x\nfor x in g(): x.backward()": Loop.TRAINS,
+    "def g():\n  for x in loader: yield x\nfor x in g(): print(x)": Loop.READS,
+    "def g():\n  for x in loader: print(x)\n  yield 1\nfor x in g(): x < 0 and x.backward()": Loop.READS,
     "it = iter(loader)\nfor k in range(0): step(k)": Loop.UNKNOWN,
     "for x in loader: torch.autograd.grad(x, x)": Loop.SOLVES,
     "for x in loader: torch.autograd.grad(x, x); x.backward()": Loop.TRAINS,
