@@ -63,7 +63,8 @@ class Splitter:
 
     def _batches(self, cutting: Cutting) -> Iterator[list[Any]]:
         feed = self._feed
-        with feed.streams.shared():
+        streams = feed.streams
+        with streams.shared_by_torch() if self._draws_at_the_start else streams.shared():
             inner = iter(self.inner)
             batch = self._take(inner, cutting)
         while batch is not None:
@@ -79,7 +80,7 @@ class Splitter:
             if self._draws_at_the_start:
                 batch = self._take(inner, cutting)
             else:
-                with feed.streams.shared():
+                with streams.shared():
                     batch = self._take(inner, cutting)
 
     def _take(self, inner: Iterator[Any], cutting: Cutting) -> list[Any] | None:

@@ -413,10 +413,13 @@ def _signed(number: int) -> int:
 def _data_beside(node: Any) -> bool:
     """``node`` combines its graph with something that has none and is more than a number."""
     name = node.name()
-    if not name.startswith(("Mul", "Div", "Add", "Sub", "Rsub", "Mm", "Pow")):
+    if name.startswith(("Addmm", "Addmv", "Addbmm", "Mm", "Mv")):
+        return True  # a layer's input; a share may be one sample, so that shapes tell nothing
+    if not name.startswith(("Mul", "Div", "Add", "Sub", "Rsub", "Pow")):
         return False
     if name.startswith(("Add", "Sub", "Rsub")):
-        return bool(node._input_metadata and math.prod(node._input_metadata[0].shape) > 1)
+        # One element is a number only where it has no dimension: (1, 1) is a share of one sample.
+        return bool(node._input_metadata and len(node._input_metadata[0].shape) > 0)
     if name.startswith("Pow"):
         return False
     value = _factor(node)
