@@ -51,6 +51,8 @@ class _Told:
     amounts: list[float] = field(default_factory=list)
     doubt: str = ""
     judged: frozenset[tuple[int, ...]] = frozenset()
+    visits: tuple[tuple[str, Part], ...] = ()
+    has_weights: bool = False
 
 
 class Weigher:
@@ -124,18 +126,46 @@ class Weigher:
                 mine = _Told(refusal=str(error))
             if reading is not None:
                 own = amounts(reading, share=share.mine, is_empty=share.is_empty)
-                mine = _Told(digest=reading.digest, amounts=own, doubt=reading.doubt, judged=reading.judged)
+                mine = _Told(
+                    digest=reading.digest,
+                    amounts=own,
+                    doubt=reading.doubt,
+                    judged=reading.judged,
+                    visits=reading.visits,
+                    has_weights=reading.has_weights,
+                )
             told: list[_Told] = self._groups.exchange(mine)
             alike = frozenset.intersection(*(told[rank].judged for rank in full)) if uneven else frozenset()
             if alike - fixed:
                 fixed |= alike
                 continue
-            for theirs in told:
-                if theirs.refusal:
-                    raise NotSplittable(theirs.refusal)
-            if reading is None or len({theirs.digest for theirs in told}) > 1:
-                raise refusal(str(site), "it is made of different terms on different ranks")
-            return reading, told
+            if reading is not None and all(theirs.digest == reading.digest for theirs in told):
+                return reading, told
+            return self._read_as_the_largest(site, root, share, told)
+
+    def _read_as_the_largest(
+        self, site: Site, root: torch.Tensor, share: Share, told: list[_Told]
+    ) -> tuple[Reading, list[_Told]]:
+        """A share of one sample shows less than a larger one: its batch may have no dimension left.
+
+        Where the ranks read differently, all go by what the largest share saw,
+        as long as their graphs have the same nodes.
+        """
+        largest = told[max(range(len(told)), key=lambda rank: (share.sizes[rank], -rank))]
+        if largest.refusal:
+            raise NotSplittable(largest.refusal)
+        guide = Reading(
+            terms=(), visits=largest.visits, has_weights=largest.has_weights, digest=largest.digest
+        )
+        reading = walk(root.grad_fn, guide=guide, where=str(site), is_weight=self._is_weight)
+        mine = _Told()
+        if reading is not None:
+            own = amounts(reading, share=share.mine, is_empty=share.is_empty)
+            mine = _Told(digest=reading.digest, amounts=own, doubt=told[share.rank].doubt)
+        told = self._groups.exchange(mine)
+        if reading is None or any(theirs.digest != guide.digest for theirs in told):
+            raise refusal(str(site), "it is made of different terms on different ranks")
+        return reading, told
 
     def _keep(self, site: Site, profile: Profile) -> None:
         known = self._profiles.setdefault(site, [])

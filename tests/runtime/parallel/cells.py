@@ -60,6 +60,22 @@ for ep in range(2):
         loss.backward(); opt.step()
 """
 )
+SPLIT["squares by hand, and batches of which a rank may get one sample"] = """
+loader = DataLoader(TensorDataset(X, X[:, :1] - 2 * X[:, 1:2]), batch_size=4, shuffle=True)
+model = nn.Linear(10, 1); opt = torch.optim.SGD(model.parameters(), lr=.05); out = []
+for ep in range(3):
+    for x, y in loader:
+        opt.zero_grad(); loss = ((model(x) - y) ** 2).mean(); loss.backward(); opt.step(); out.append(loss.item())
+"""
+
+SPLIT["numbers without a dimension, of one sample"] = """
+loader = DataLoader(TensorDataset(X, X[:, 0]), batch_size=4, shuffle=True)
+model = nn.Linear(10, 1); opt = torch.optim.SGD(model.parameters(), lr=.05)
+for ep in range(2):
+    for x, y in loader:
+        opt.zero_grad(); loss = (model(x).squeeze() - y.squeeze()).abs().mean(); loss.backward(); opt.step()
+"""
+
 SPLIT["parameter groups with weight decay"] = (
     """
 loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
