@@ -27,6 +27,8 @@ CONFIG: dict[str, object] = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "2s",
+    # Nobody looks at what an agent's own client knows of the scheduler.
+    "distributed.client.scheduler-info-interval": "1h",
 }
 
 

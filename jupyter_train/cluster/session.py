@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ADDRESS = re.compile(r"[a-z]+://\S+")
 HOST_AND_PORT = re.compile(r"[A-Za-z0-9_.-]+:[0-9]{1,5}")
+#: A client asks for a description of all workers every 2 s, for pictures that we do not show.
+QUIET_CLIENT = {"distributed.client.scheduler-info-interval": "1h"}
 CONNECT_TIMEOUT_S = 15.0
 
 
@@ -187,6 +189,7 @@ class Session:
         record: ClusterRecord | None = None,
         home: Path | None = None,
     ) -> Connection:
+        import dask
         from distributed import Client
 
         from jupyter_train.cluster.loopthread import LoopThread
@@ -195,14 +198,15 @@ class Session:
             thread = LoopThread()
             undo.callback(thread.end)
             try:
-                client = Client(
-                    address,
-                    security=security,
-                    set_as_default=False,
-                    timeout=CONNECT_TIMEOUT_S,
-                    name="kernel",
-                    loop=thread.loop,
-                )
+                with dask.config.set(QUIET_CLIENT):
+                    client = Client(
+                        address,
+                        security=security,
+                        set_as_default=False,
+                        timeout=CONNECT_TIMEOUT_S,
+                        name="kernel",
+                        loop=thread.loop,
+                    )
             except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
                 raise ClusterUnreachable(
                     f"nothing answers at {address}: {_first_line(error)}. Is a Dask scheduler running there, can this "

@@ -24,7 +24,7 @@ from jupyter_train.runtime.values import Snapshot, resolve, snapshot
 if TYPE_CHECKING:
     import torch
 
-FLUSH_INTERVAL_S = 0.2  #: metrics wait at most this long
+FLUSH_INTERVAL_S = 0.5  #: metrics wait at most this long: each flush is an event that agent, scheduler and reader handle
 TEXT_INTERVAL_S = 0.05  #: text at most this long, and never more often
 MAX_POINTS = 200_000  #: waiting; more than that make the caller wait
 POINTS_PER_EVENT = 50_000
