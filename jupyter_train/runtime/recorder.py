@@ -24,7 +24,8 @@ from jupyter_train.runtime.values import Snapshot, resolve, snapshot
 if TYPE_CHECKING:
     import torch
 
-FLUSH_INTERVAL_S = 0.5  #: metrics wait at most this long: each flush is an event that agent, scheduler and reader handle
+#: Metrics wait at most this long: each flush is an event that agent, scheduler and reader have to handle.
+FLUSH_INTERVAL_S = 0.5
 TEXT_INTERVAL_S = 0.05  #: text at most this long, and never more often
 MAX_POINTS = 200_000  #: waiting; more than that make the caller wait
 POINTS_PER_EVENT = 50_000
