@@ -13,8 +13,9 @@ from jupyter_train.runtime.parallel.errors import NotSplittable
 from jupyter_train.runtime.parallel.feed import Feed, Pass
 from jupyter_train.runtime.parallel.groups import Groups
 from jupyter_train.runtime.parallel.header import Header, Kind
+from jupyter_train.runtime.parallel.laws import Profile
 from jupyter_train.runtime.parallel.learning import Learner
-from jupyter_train.runtime.parallel.loss import Profile, Reading
+from jupyter_train.runtime.parallel.loss import Reading
 from jupyter_train.runtime.parallel.registry import Registry
 from jupyter_train.runtime.parallel.remarks import Remarks
 from jupyter_train.runtime.parallel.shares import Share
@@ -149,7 +150,7 @@ class Reducer:
         )
         if exactly:
             self._header.check()
-        return self._weigher.weigh(profile, reading, share, exactly=exactly)
+        return self._weigher.weigh(site, profile, reading, share, exactly=exactly)
 
     def _known(self, line: Line, root: torch.Tensor, share: Share) -> tuple[Profile, Reading]:
         """What the loss is made of; the first time, the ranks find out together."""

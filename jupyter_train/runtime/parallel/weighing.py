@@ -10,24 +10,24 @@ import torch
 
 from jupyter_train.runtime.parallel.errors import NotSplittable
 from jupyter_train.runtime.parallel.groups import Groups
-from jupyter_train.runtime.parallel.loss import (
+from jupyter_train.runtime.parallel.laws import (
     Law,
-    Part,
     Profile,
-    Reading,
     amounts,
     expected,
     factors,
     in_proportion,
-    refusal,
+    scales_agree,
     settle,
-    walk,
 )
+from jupyter_train.runtime.parallel.loss import Part, Reading, refusal
 from jupyter_train.runtime.parallel.remarks import Remarks
 from jupyter_train.runtime.parallel.shares import Share
 from jupyter_train.runtime.parallel.sites import Site
+from jupyter_train.runtime.parallel.walking import walk
 
 NAN = float("nan")
+_SCALED = "it is scaled by a quantity of the batch, which differs between shares"
 
 
 @dataclass(slots=True)
@@ -49,6 +49,7 @@ class _Told:
     refusal: str = ""
     digest: int = 0
     amounts: list[float] = field(default_factory=list)
+    scales: list[float] = field(default_factory=list)
     doubt: str = ""
     judged: frozenset[tuple[int, ...]] = frozenset()
     visits: tuple[tuple[str, Part], ...] = ()
@@ -96,6 +97,8 @@ class Weigher:
         full = [theirs for theirs, size in zip(told, share.sizes, strict=True) if size]
         if all(theirs.doubt for theirs in full):
             raise refusal(str(site), full[0].doubt)
+        if not scales_agree([theirs.scales for theirs in told], share.sizes):
+            raise refusal(str(site), _SCALED)
         profile = settle(reading, [theirs.amounts for theirs in told], share.sizes)
         self._say_what_is_supposed(site, profile)
         self._keep(site, profile)
@@ -125,10 +128,10 @@ class Weigher:
             except NotSplittable as error:
                 mine = _Told(refusal=str(error))
             if reading is not None:
-                own = amounts(reading, share=share.mine, is_empty=share.is_empty)
                 mine = _Told(
                     digest=reading.digest,
-                    amounts=own,
+                    amounts=amounts(reading, share=share.mine, is_empty=share.is_empty),
+                    scales=_scales(reading),
                     doubt=reading.doubt,
                     judged=reading.judged,
                     visits=reading.visits,
@@ -160,8 +163,12 @@ class Weigher:
         reading = walk(root.grad_fn, guide=guide, where=str(site), is_weight=self._is_weight)
         mine = _Told()
         if reading is not None:
-            own = amounts(reading, share=share.mine, is_empty=share.is_empty)
-            mine = _Told(digest=reading.digest, amounts=own, doubt=told[share.rank].doubt)
+            mine = _Told(
+                digest=reading.digest,
+                amounts=amounts(reading, share=share.mine, is_empty=share.is_empty),
+                scales=_scales(reading),
+                doubt=told[share.rank].doubt,
+            )
         told = self._groups.exchange(mine)
         if reading is None or any(theirs.digest != guide.digest for theirs in told):
             raise refusal(str(site), "it is made of different terms on different ranks")
@@ -184,12 +191,17 @@ class Weigher:
                     f"{site}: the loss is divided by a tensor, taken to be a sum over the batch"
                 )
 
-    def weigh(self, profile: Profile, reading: Reading, share: Share, *, exactly: bool) -> Weights:
+    def weigh(
+        self, site: Site, profile: Profile, reading: Reading, share: Share, *, exactly: bool
+    ) -> Weights:
         """The factors of this backward.
 
         Args:
             exactly: ask the other ranks instead of supposing that their amounts
                 are in proportion to their shares (one all-gather).
+
+        Raises:
+            NotSplittable: what multiplies a term differs between the ranks.
         """
         rank, sizes = share.rank, share.sizes
         if not reading.terms:
@@ -199,8 +211,7 @@ class Weigher:
             weights = Weights(digest=reading.digest, value=1.0 / len(sizes))  # by far the most frequent
         else:
             if exactly:
-                row = torch.tensor([0.0] * len(raw) if share.is_empty else raw, dtype=torch.float64)
-                rows: Sequence[Sequence[float]] = self._groups.all_gather(row).tolist()
+                rows = self._ask(site, reading, [0.0] * len(raw) if share.is_empty else raw, share)
             else:
                 rows = expected(profile, raw, sizes, rank)
             weights = _weights(reading, factors(profile, rows, sizes, rank), share)
@@ -209,11 +220,22 @@ class Weigher:
             weights.amount = 0.0 if share.is_empty else raw[0]
         return weights
 
+    def _ask(self, site: Site, reading: Reading, mine: list[float], share: Share) -> list[list[float]]:
+        """Everybody's amounts, by rank."""
+        told = self._groups.all_gather(torch.tensor(mine + _scales(reading), dtype=torch.float64)).tolist()
+        if not scales_agree([row[len(mine) :] for row in told], share.sizes):
+            raise refusal(str(site), _SCALED)
+        return [row[: len(mine)] for row in told]
+
     def distrust(self, site: Site, digest: int) -> None:
         """The supposition was wrong: from now on the ranks ask each other."""
         for profile in self._profiles.get(site, ()):
             if profile.reading.digest == digest:
                 profile.needs_exchange = True
+
+
+def _scales(reading: Reading) -> list[float]:
+    return [one.scale for one in reading.terms]
 
 
 def _weights(reading: Reading, values: list[float], share: Share) -> Weights:

@@ -294,6 +294,14 @@ for ep in range(2):
     for x, y in loader:
         opt.zero_grad(); l = crit(model(x), y); l.backward(); opt.step(); out.append(l.item())
 """
+SPLIT["a weight that is annealed and a constant tensor"] = """
+loader = DataLoader(TensorDataset(X, X[:, :3]), batch_size=16, shuffle=True); half = torch.tensor(.5)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1); out = []; k = 0
+for ep in range(2):
+    for x, y in loader:
+        z = model(x); k += 1
+        opt.zero_grad(); l = half * F.mse_loss(z, y) + .9 ** k * z.abs().sum() / len(x); l.backward(); opt.step(); out.append(l.item())
+"""
 SPLIT["soft targets and a divergence"] = """
 loader = DataLoader(TensorDataset(X, torch.rand(N, 3).softmax(1)), batch_size=16, shuffle=True)
 model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.3); out = []
@@ -505,6 +513,12 @@ model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
 for x, y in loader:
     p = model(x).sigmoid(); l = 1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
     opt.zero_grad(); l.backward(); opt.step()
+"""
+REFUSED["scaled by a quantity of the batch"] = """
+loader = DataLoader(TensorDataset(X, X[:, :3]), batch_size=16, shuffle=True)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for x, y in loader:
+    opt.zero_grad(); l = F.mse_loss(model(x), y) / y.var(); l.backward(); opt.step()
 """
 REFUSED["samples of a batch before averaging"] = """
 loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)

@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jupyter_train.runtime.parallel.errors import NotSplittable
-from jupyter_train.runtime.parallel.loss import (
+from jupyter_train.runtime.parallel.laws import (
     Law,
-    Part,
-    Reading,
     amounts,
     expected,
     factors,
     in_proportion,
+    scales_agree,
     settle,
-    walk,
 )
+from jupyter_train.runtime.parallel.loss import Part, Reading
+from jupyter_train.runtime.parallel.walking import walk
 
 SIZES = (5, 3, 2)
 X = torch.randn(10, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -163,3 +163,14 @@ def test_what_is_expected_of_others_follows_their_shares() -> None:
     assert expected(profile, [12.0], (4, 3), 0) == [[12.0], [9.0]]
     assert factors(profile, [[12.0], [9.0]], (4, 3), 0) == pytest.approx([2 * 4 / 7])
     assert factors(profile, [[12.0], [0.0]], (4, 0), 1) == [0.0]
+
+
+def test_what_scales_a_term_has_to_be_the_same_on_all_ranks() -> None:
+    z, target = MODEL(X[:4]), X[:4, :3]
+    by_batch = [reading(F.mse_loss(z, target) / target.var(), 4), reading(z.sum() * target.mean(), 4)]
+    assert by_batch[0].terms[0].scale == pytest.approx(float(1 / target.var()))
+    assert by_batch[1].terms[0].scale == pytest.approx(float(target.mean()))
+    assert all(one.terms[0].by_tensor for one in by_batch)
+    assert reading(3 * F.mse_loss(z, target) / 4, 4).terms[0].scale == 0.75
+    assert scales_agree([[0.75], [0.75], [9.0]], (4, 3, 0))
+    assert not scales_agree([[0.75], [0.7]], (4, 3))
