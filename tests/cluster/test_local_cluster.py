@@ -323,7 +323,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(
     monkeypatch.setenv("PYTHONPATH", str(broken))
     with pytest.raises(ClusterError, match="no such luck"):
         local.start(1)
-    assert is_gone(home)
+    assert eventually(lambda: is_gone(home))
 
 
 def test_another_version_of_the_environment_has_its_own_and_the_old_one_ends(

@@ -208,4 +208,4 @@ def test_an_interrupt_ends_a_wait(control: ControllerClient, client: Client) -> 
     threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         control.events(run_id, 99, wait_s=30)
-    assert control.stop(run_id) == "STOPPING"
+    assert control.stop(run_id) in ("STOPPING", "CANCELLED")  # the latter where it was not placed yet
