@@ -64,7 +64,7 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
     # The scheduler's calls
 
     async def start(self, scheduler: Scheduler) -> None:
-        """Open the journal and answer to the names of the contract.
+        """Open the journal and answer to the remote calls that docs/architecture.md names.
 
         Where a controller lives already, this one stays out of the way: two
         kernels that register at the same moment both get here.
