@@ -205,7 +205,12 @@ def test_an_interrupt_ends_a_wait(control: ControllerClient, client: Client) -> 
     assert main is not None
     agents(client)[0].script = agents(client)[1].script = "silent"
     run_id = control.submit(spec(1))["run_id"]
-    threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        control.events(run_id, 99, wait_s=30)
+    # As in a kernel, also where these tests were started with interrupts ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            control.events(run_id, 99, wait_s=30)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert control.stop(run_id) in ("STOPPING", "CANCELLED")  # the latter where it was not placed yet
