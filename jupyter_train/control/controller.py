@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from distributed import Scheduler, SchedulerPlugin
@@ -23,6 +22,7 @@ from distributed.scheduler import WorkerState
 from tornado.ioloop import PeriodicCallback
 
 from jupyter_train._version import __version__
+from jupyter_train.boot import boot_id
 from jupyter_train.control.dispatcher import Dispatcher
 from jupyter_train.control.live import LiveRun
 from jupyter_train.control.messages import ExitCause, RankExited, RankReady
@@ -79,7 +79,7 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._probed: dict[str, float] = {}
         self._client_left = time.monotonic()
-        self._boot = _boot_id()
+        self._boot = boot_id()
         for name in _HANDLERS:
             scheduler.handlers[name] = getattr(self, name)
         for op, name in _STREAM_HANDLERS.items():
@@ -334,11 +334,3 @@ def _is_somebody(client: str) -> bool:
 
 def _open_journal(controller: str) -> JournalWriter:
     return JournalWriter(private_folder(journals_folder()) / f"{controller}.sqlite")
-
-
-def _boot_id() -> str:
-    """Names this boot of this machine; "" where the system has no such name."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jupyter_train import home
+from jupyter_train.boot import boot_id
 from jupyter_train.errors import CaptureError, NotEnoughWorkers, StoreError
 from jupyter_train.notebook.environment import allowed_patterns, travelling
 from jupyter_train.notebook.housekeeping import prune_once
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from jupyter_train.notebook.options import TrainOptions
     from jupyter_train.notebook.session import Session
     from jupyter_train.transport.capture import Capture
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,12 +139,8 @@ def shares_disk(hello: Mapping[str, Any]) -> bool:
     Containers share a boot id and may have the same paths; the controller's
     journal is a file that only it has made.
     """
-    try:
-        boot_id = _BOOT_ID.read_text().strip()
-    except OSError:
-        boot_id = ""
     return (
-        hello.get("boot_id") == boot_id
+        hello.get("boot_id") == boot_id()
         and hello.get("home") == str(home.home())
         and Path(str(hello.get("journal"))).exists()
     )

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from jupyter_train.boot import boot_id
+
 HEARTBEAT_S = 5.0  #: while a run goes on
 SILENT_AFTER_S = 30.0  #: covers a busy disk and clocks that differ a little
 
@@ -57,9 +59,9 @@ def this_boot() -> str:
     """Names this boot of this machine and this pid namespace; "" where there is no such name."""
     if not sys.platform.startswith("linux"):
         return ""
+    boot = boot_id()
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}" if boot else ""
     except OSError:
         return ""
 
