@@ -2,7 +2,7 @@
 
 CPU seconds are those of *all* processes that work for one side: every process
 whose environment names this side's home, and everything they started. For us
-these are kernel, supervisor, scheduler, nannies, workers, zygotes and ranks;
+these are kernel, supervisor, scheduler, workers, zygotes and ranks;
 for torchrun its agent and the ranks.
 """
 
