@@ -101,8 +101,9 @@ class Averager:
         if self._line is not None:
             self._line.overlaps = False
 
-    def on_gradient(self, number: int) -> None:
-        """The gradient of that parameter is complete, or grows by another piece."""
+    def on_gradient(self, number: int, parameter: torch.Tensor) -> None:
+        """The gradient of that parameter is complete, or grows by another piece. A hook: called once a parameter."""
+        del parameter
         line = self._line
         if line is None:
             return

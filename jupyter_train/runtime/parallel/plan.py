@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy.typing as npt
 import torch
 
 FIRST_BUCKET_BYTES = 1 << 20  #: small, so that the first reduction starts early
@@ -21,7 +22,8 @@ class Bucket:
     refs: list[weakref.ref[torch.Tensor]]
     flat: torch.Tensor
     views: list[torch.Tensor]
-    extras: torch.Tensor | None  #: tail of ``flat`` for flags and the loss, in the last bucket
+    extras: npt.NDArray[Any] | None  #: tail of ``flat`` for flags and the loss, in the last bucket
+    shapes: list[torch.Size]  #: of the parameters
     left: int = 0  #: gradients that have not come in this backward
     lacks: int = 0  #: parameters without a gradient when it was last gathered
     grads: list[torch.Tensor] = field(default_factory=list)  #: that were gathered
@@ -33,10 +35,10 @@ class Bucket:
         grads, views = [], []
         lacks = 0
         dtype = self.flat.dtype
-        for ref, view in zip(self.refs, self.views, strict=True):
+        for ref, view, shape in zip(self.refs, self.views, self.shapes, strict=True):
             parameter = ref()
             grad = None if parameter is None else parameter.grad
-            if grad is None or grad.dtype != dtype or grad.shape != view.shape:
+            if grad is None or grad.dtype is not dtype or grad.shape != shape:
                 view.zero_()
                 lacks += 1
             else:
@@ -49,12 +51,12 @@ class Bucket:
     def write(self, numbers: list[float]) -> None:
         """Set the extras."""
         assert self.extras is not None
-        self.extras.numpy()[:] = numbers
+        self.extras[:] = numbers
 
     def read(self) -> list[float]:
         """The extras."""
         assert self.extras is not None
-        numbers: list[float] = self.extras.numpy().tolist()
+        numbers: list[float] = self.extras.tolist()
         return numbers
 
 
@@ -81,9 +83,9 @@ class Plan:
         """A parameter has died or changed its shape, type or device since the plan was made."""
         for bucket in self.buckets:
             flat = bucket.flat
-            for ref, view in zip(bucket.refs, bucket.views, strict=True):
+            for ref, shape in zip(bucket.refs, bucket.shapes, strict=True):
                 parameter = ref()
-                if parameter is None or parameter.dtype != flat.dtype or parameter.shape != view.shape:
+                if parameter is None or parameter.dtype != flat.dtype or parameter.shape != shape:
                     return True
                 if parameter.device != flat.device:
                     return True
@@ -120,7 +122,9 @@ def make_plan(order: Sequence[int], parameters: dict[int, torch.Tensor], *, extr
             at += size
             where[n] = number
         refs = [weakref.ref(parameters[n]) for n in members]
-        buckets.append(Bucket(members, refs, flat, views, flat[at:] if tail else None))
+        shapes = [parameters[n].shape for n in members]
+        # An array over the same memory: a tensor costs ten times as much to write and read.
+        buckets.append(Bucket(members, refs, flat, views, flat[at:].numpy() if tail else None, shapes))
     return Plan(buckets=buckets, where=where, numbers=list(order), extras_on_host=apart or not groups)
 
 

@@ -42,7 +42,7 @@ class Reducer:
         on_trained: Callable[[Pass, Site], None],
     ) -> None:
         self.active = True
-        self.registry = Registry(self._on_gradient)
+        self.registry = Registry()
         self._ranks = groups.world_size
         self._header = header
         self._sites = sites
@@ -60,13 +60,11 @@ class Reducer:
             learner=self._learner,
             namespaces=self._namespaces,
         )
+        self.registry.on_gradient = self._averager.on_gradient
         self._weigher = Weigher(
             groups=groups, remarks=remarks, is_weight=self._is_weight, ask_uneven=feed.ask_uneven
         )
         self._lines: dict[Site, Line] = {}
-
-    def _on_gradient(self, number: int) -> None:
-        self._averager.on_gradient(number)
 
     def _is_weight(self, leaf: torch.Tensor) -> bool:
         return self.registry.number(leaf) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -20,13 +21,11 @@ class Registry:
     """Numbers parameters in the order in which they are learned, which is the same on all ranks.
 
     Nothing is kept alive by being known here. Main thread of a rank.
-
-    Args:
-        on_gradient: called with a parameter's number when its gradient is complete.
     """
 
-    def __init__(self, on_gradient: Callable[[int], None]) -> None:
-        self._on_gradient = on_gradient
+    def __init__(self) -> None:
+        #: called with a parameter's number, and the parameter, when its gradient is complete
+        self.on_gradient: Callable[[int, torch.Tensor], None] | None = None
         self._numbers: dict[int, tuple[int, weakref.ref[torch.Tensor]]] = {}
         self._frozen: list[tuple[int, weakref.ref[torch.Tensor]]] = []  #: or not initialised yet: no hook
         self._hooks: list[Any] = []
@@ -79,9 +78,10 @@ class Registry:
         if lazy or not tensor.requires_grad or not tensor.is_leaf:
             self._frozen.append((number, weakref.ref(tensor)))
             return
-        notify = self._on_gradient
-        handle = tensor.register_post_accumulate_grad_hook(lambda _: notify(number))  # type: ignore[no-untyped-call]
-        self._hooks.append(handle)
+        if self.on_gradient is not None:
+            # No function of ours between torch and the one that counts: it runs for every gradient of every step.
+            hook = functools.partial(self.on_gradient, number)
+            self._hooks.append(tensor.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]
 
     def wake(self) -> None:
         """Watch those that have begun to take gradients."""
