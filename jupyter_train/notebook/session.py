@@ -49,6 +49,11 @@ class Session:
         return str(given)
 
     @property
+    def compiler_flags(self) -> int:
+        """Of the shell's compiler: ``from __future__`` lines of earlier cells hold for those that follow."""
+        return int(self.shell.compile.flags) if self.shell is not None else 0
+
+    @property
     def default_name(self) -> str:
         """What a run is called that was given no name."""
         stem = "".join(c for c in Path(self.notebook).stem if c.isprintable()).strip()[:80]

@@ -47,6 +47,7 @@ def prepare(source: str, options: TrainOptions, session: Session, *, first_line:
     from jupyter_train import cluster
     from jupyter_train.transport.capture import capture
     from jupyter_train.transport.content import ContentStore
+    from jupyter_train.transport.settings import current_settings, with_future_flags
 
     check_home()
     connection = cluster.open_cluster(options.cluster, ranks=options.ranks)
@@ -59,7 +60,13 @@ def prepare(source: str, options: TrainOptions, session: Session, *, first_line:
         )
     content = ContentStore(home.content_folder())
     try:
-        captured = capture(source, session.namespace, content=content, random_state=options.seed is None)
+        captured = capture(
+            source,
+            session.namespace,
+            content=content,
+            random_state=options.seed is None,
+            settings=with_future_flags(current_settings(), session.compiler_flags),
+        )
     except OSError as error:
         raise CaptureError(
             f"what the cell reads could not be written to {home.content_folder()}: {error.strerror or error}. Free some "

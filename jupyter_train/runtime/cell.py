@@ -1,16 +1,13 @@
 """The cell: compiled under a name of its own with the notebook's line numbers, executed as ``__main__``."""
 
 from __future__ import annotations
-import __future__
 
 import ast
 import asyncio
 import builtins
 import contextlib
-import functools
 import inspect
 import linecache
-import operator
 import os
 import sys
 import traceback
@@ -18,12 +15,7 @@ import types
 from types import CodeType
 from typing import Any, NoReturn
 
-_FUTURES = (
-    functools.reduce(
-        operator.or_, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
-    )
-    & ~inspect.CO_NESTED
-)
+from jupyter_train.transport.settings import FUTURES
 
 
 def cell_file(name: str) -> str:
@@ -36,25 +28,27 @@ def padded_source(source: str, first_line: int) -> str:
     return "\n" * (first_line - 1) + source
 
 
-def compile_cell(source: str, *, file: str, first_line: int) -> list[CodeType]:
+def compile_cell(source: str, *, file: str, first_line: int, future: int = 0) -> list[CodeType]:
     """The cell as code objects, to be executed in order; registers the source for tracebacks.
 
     A last line that is an expression is a code object by itself that shows its value.
     ``await`` at top level makes a code object whose evaluation gives a coroutine.
+    ``future`` are the flags of ``from __future__`` lines in earlier cells.
 
     Raises:
         SyntaxError: with the notebook's line.
     """
     text = padded_source(source, first_line)
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-    tree = ast.parse(text, file)
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | future
+    tree = compile(text, file, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
+    assert isinstance(tree, ast.Module)
     last = tree.body[-1] if tree.body else None
     shown = isinstance(last, ast.Expr) and not text.rstrip().endswith(";")
     body = tree.body[:-1] if shown else tree.body
-    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     codes = [compile(ast.Module(body, tree.type_ignores), file, "exec", flags, dont_inherit=True)]
     if shown:
-        flags |= codes[0].co_flags & _FUTURES
+        flags |= codes[0].co_flags & FUTURES
         codes.append(compile(ast.Interactive(tree.body[-1:]), file, "single", flags, dont_inherit=True))
     return codes
 

@@ -79,6 +79,22 @@ def seed_everything(spec: RunSpec, state: Mapping[str, Any] | None) -> None:
         restore_random_state(dict(state))
 
 
+def restore_settings(
+    job: Job, spec: RunSpec, settings: Mapping[str, bytes], *, device: str, remark: Callable[[str], None]
+) -> None:
+    """Set what earlier cells of the notebook set for the whole process. In the thread that runs the cell.
+
+    The remarks are rank 0's to make: the others would say the same.
+    """
+    from jupyter_train.transport.settings import Where
+    from jupyter_train.transport.settings import restore_settings as restore
+
+    where = Where(rank=job.rank, device=device, threads=thread_count(job, spec))
+    for text in restore(settings, where):
+        if job.rank == 0:
+            remark(text)
+
+
 def _enter_folder(cwd: str, remark: Callable[[str], None]) -> None:
     if not cwd:
         return

@@ -96,6 +96,8 @@ class _Rank:
         """Prepare, execute, bring the results to disk."""
         from jupyter_train.runtime.observe import Observer
         from jupyter_train.runtime.parallel import install
+        from jupyter_train.transport.settings import future_flags
+        from jupyter_train.transport.torchsettings import forget_thread_settings
 
         job, spec, recorder = self._job, self._spec, self._recorder
         environment.settle(job, spec, recorder.remark)
@@ -104,7 +106,9 @@ class _Rank:
         namespace = cell.new_main()
         loaded = self._load(namespace, str(device))
         file = cell.cell_file(spec.name)
-        codes = cell.compile_cell(spec.source, file=file, first_line=spec.first_line)
+        codes = cell.compile_cell(
+            spec.source, file=file, first_line=spec.first_line, future=future_flags(loaded.settings)
+        )
         environment.seed_everything(spec, loaded.random_state)
         observer = Observer(recorder, self._stop, cell_file=file)
         parallel = install(
@@ -133,10 +137,13 @@ class _Rank:
             )
         )
         namespace.setdefault("train", train)
+        # Last, because what we set up is not the cell's: a default device would hold for our tensors, too.
+        environment.restore_settings(job, spec, loaded.settings, device=str(device), remark=recorder.remark)
         recorder.word(FrameKind.READY)
         recorder.flush()  # a crash on the cell's first line is a crash of a running run
         outcome = self._execute(codes, namespace, parallel)
         recorder.word(FrameKind.LEFT)
+        forget_thread_settings()
         parallel.close()  # before anything is pickled: its hooks hang on the user's own objects
         if namespace.get("train") is train:
             del namespace["train"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
@@ -43,6 +43,7 @@ class Envelope:
     buffers: tuple[tuple[int, int], ...]
     dropped: npt.NDArray[np.int64]  #: numbers of objects that the kernel has no more
     random_state: dict[str, Any] | None
+    settings: Mapping[str, bytes] = field(default_factory=dict)  #: see ``settings.current_settings``
 
 
 #: Of a run that captured nothing at all.
@@ -77,6 +78,7 @@ def capture(
     content: ContentStore,
     extra: Iterable[str] = (),
     random_state: bool = True,
+    settings: Mapping[str, bytes] | None = None,
     cell: CellNames | None = None,
 ) -> Capture:
     """Capture what ``source`` reads of ``namespace``, in the kernel's main thread.
@@ -87,6 +89,7 @@ def capture(
         content: where the files go.
         extra: further names that travel where the notebook has them.
         random_state: whether the global random generators' states travel.
+        settings: what earlier cells set for the whole process, as ``current_settings`` gives it.
         cell: the names of ``source``, where the caller has worked them out.
 
     Raises:
@@ -122,6 +125,7 @@ def capture(
             buffers=buffers,
             dropped=np.array(dropped, np.int64),
             random_state=current_random_state() if random_state else None,
+            settings=dict(settings or {}),
         )
         first = content.put(pickle.dumps(envelope, 5))
     return Capture(

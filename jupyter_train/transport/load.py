@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ class Loaded:
 
     names: tuple[str, ...]
     random_state: dict[str, Any] | None  #: see ``randomness.random_state``; None: the run has a seed
+    settings: Mapping[str, bytes]  #: see ``settings.current_settings``
     objects: tuple[Any, ...] = field(repr=False)  #: by number; None where the kernel or we have none
     snapshots: Snapshots = field(repr=False)
     bindings: Namespace = field(repr=False)  #: the namespace as it was
@@ -62,6 +63,7 @@ def load_capture(
     return Loaded(
         names=envelope.names,
         random_state=envelope.random_state,
+        settings=envelope.settings,
         objects=tuple(objects),
         snapshots=snapshots,
         bindings=dict(namespace),
