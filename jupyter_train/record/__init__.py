@@ -8,11 +8,12 @@ from jupyter_train.record.events import (
     unpack_event,
     unpack_events,
 )
-from jupyter_train.record.spec import ContentRef, RunSpec, new_run_id
+from jupyter_train.record.spec import Call, ContentRef, RunSpec, new_run_id
 from jupyter_train.record.states import RunState, legal_move
 from jupyter_train.record.view import Curve, Progress, RunView, fold
 
 __all__ = [
+    "Call",
     "ContentRef",
     "Curve",
     "Event",

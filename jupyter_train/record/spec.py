@@ -27,14 +27,25 @@ class ContentRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A function that runs in the place of a cell, by the labels of what was captured for it."""
+
+    function: str
+    args: tuple[str, ...] = ()
+    kwargs: Mapping[str, str] = field(default_factory=dict)  #: label by parameter
+    file: str = ""  #: of the function's code, as tracebacks name it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """One ``%%train``, as submitted. Travels as JSON (``to_dict``), never pickled."""
 
     run_id: str
     name: str  #: what the user called it, else the notebook's name
-    source: str  #: the cell without its magic line
+    source: str  #: the cell without its magic line, or the text of the function
     first_line: int = 2  #: line of the cell on which ``source`` starts, from 1
     ranks: int
+    call: Call | None = None  #: what runs instead of ``source``
     capture: tuple[ContentRef, ...] = ()  #: the pickle stream first, then its buffers
     captured_names: tuple[str, ...] = ()
     strategy: Strategy = "auto"
@@ -76,6 +87,8 @@ class RunSpec:
                 given[name] = tuple(given.get(name, ()))
             if given.get("keep") is not None:
                 given["keep"] = tuple(given["keep"])
+            if isinstance(call := given.get("call"), Mapping):
+                given["call"] = Call(**{**call, "args": tuple(call.get("args", ()))})
             return cls(**given)
         except TypeError as error:
             raise ValueError(f"not the specification of a run: {error}") from None

@@ -12,10 +12,13 @@ import os
 import sys
 import traceback
 import types
+from collections.abc import Callable
 from types import CodeType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from jupyter_train.transport.settings import FUTURES
+
+T = TypeVar("T")
 
 
 def cell_file(name: str) -> str:
@@ -62,20 +65,26 @@ def new_main() -> dict[str, Any]:
 
 
 def execute(codes: list[CodeType], namespace: dict[str, Any]) -> None:
-    """Run the code objects in ``namespace``; raises what the cell raises.
+    """Run the code objects in ``namespace``; raises what the cell raises. Forks end here."""
+    ending_forks(lambda: _execute(codes, namespace))
+
+
+def ending_forks(run: Callable[[], T]) -> T:
+    """What ``run`` gives, in the rank.
 
     A fork that the cell made ends where the cell ends, as it would at the end
     of a script: what follows is for the rank alone.
     """
     rank = os.getpid()
     try:
-        _execute(codes, namespace)
+        value = run()
     except BaseException as error:
         if os.getpid() != rank:
             _leave_fork(error)
         raise
     if os.getpid() != rank:
         _leave_fork(None)
+    return value
 
 
 def _leave_fork(error: BaseException | None) -> NoReturn:

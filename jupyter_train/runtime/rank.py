@@ -14,15 +14,17 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jupyter_train.errors import CaptureError
 from jupyter_train.home import content_folder
 from jupyter_train.record import RunSpec
-from jupyter_train.runtime import cell, environment, output, processes
+from jupyter_train.runtime import call, cell, environment, output, processes
 from jupyter_train.runtime.channel import Cause, FrameKind
 from jupyter_train.runtime.device import pick_device
 from jupyter_train.runtime.failure import comes_from_peer, describe
@@ -105,10 +107,15 @@ class _Rank:
         device = pick_device(job.device_index)
         namespace = cell.new_main()
         loaded = self._load(namespace, str(device))
-        file = cell.cell_file(spec.name)
-        codes = cell.compile_cell(
-            spec.source, file=file, first_line=spec.first_line, future=future_flags(loaded.settings)
-        )
+        if spec.call is None:
+            file = cell.cell_file(spec.name)
+            codes = cell.compile_cell(
+                spec.source, file=file, first_line=spec.first_line, future=future_flags(loaded.settings)
+            )
+            work = partial(cell.execute, codes, namespace)
+        else:
+            file = spec.call.file
+            work = partial(call.execute, spec.call, loaded.given, namespace)
         environment.seed_everything(spec, loaded.random_state)
         observer = Observer(recorder, self._stop, cell_file=file)
         parallel = install(
@@ -141,7 +148,7 @@ class _Rank:
         environment.restore_settings(job, spec, loaded.settings, device=str(device), remark=recorder.remark)
         recorder.word(FrameKind.READY)
         recorder.flush()  # a crash on the cell's first line is a crash of a running run
-        outcome = self._execute(codes, namespace, parallel)
+        outcome = self._execute(work, parallel)
         recorder.word(FrameKind.LEFT)
         forget_thread_settings()
         parallel.close()  # before anything is pickled: its hooks hang on the user's own objects
@@ -187,7 +194,7 @@ class _Rank:
             master_listen_fd=self._listen,
         )
 
-    def _execute(self, codes: list[Any], namespace: dict[str, Any], parallel: Any) -> _Outcome:
+    def _execute(self, work: Callable[[], None], parallel: Any) -> _Outcome:
         from jupyter_train.runtime.parallel import PeerLost
 
         try:
@@ -195,7 +202,7 @@ class _Rank:
                 if self._stop.requested:
                     raise StopRun
                 try:
-                    cell.execute(codes, namespace)
+                    work()
                 except SystemExit as error:
                     if error.code not in (None, 0):
                         raise
@@ -238,10 +245,14 @@ class _Rank:
             where = f" (in {folder})" if isinstance(trouble, OSError) and trouble.filename is None else ""
             self._recorder.remark(f"the names that the cell assigned cannot come back: {trouble}{where}")
             return
-        missing = [name for name in self._spec.keep or () if name not in namespace] if error is None else []
+        known = {*namespace, *loaded.given}
+        missing = [name for name in self._spec.keep or () if name not in known] if error is None else []
         if missing:
             those = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-            self._recorder.remark(f"--keep asks for {those}, which the cell did not bind")
+            if self._spec.call is None:
+                self._recorder.remark(f"--keep asks for {those}, which the cell did not bind")
+            else:
+                self._recorder.remark(f"keep asks for {those}, which the function did not bind")
         self._recorder.artifact(
             {
                 "name": "result",

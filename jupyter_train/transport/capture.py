@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from jupyter_train.errors import CaptureError
 from jupyter_train.record import ContentRef
+from jupyter_train.transport.code import source_texts
 from jupyter_train.transport.collection import no_collection
 from jupyter_train.transport.content import ContentStore
 from jupyter_train.transport.culprit import Culprit, find_culprit
@@ -36,7 +37,8 @@ class Envelope:
     """The first file of a capture: what the others are."""
 
     format: int
-    names: tuple[str, ...]  #: in the order of the dumps
+    names: tuple[str, ...]  #: in the order of the dumps; a last dump has the source of the functions
+    given: tuple[str, ...]  #: those of ``names`` that are labels, not names of the notebook
     imports: tuple[str, ...]  #: submodules that code reaches through a captured package
     layout: Layout
     placement: npt.NDArray[np.int64]  #: of each region: which file after the stream, and offset in bytes
@@ -50,6 +52,7 @@ class Envelope:
 EMPTY = Envelope(
     format=FORMAT,
     names=(),
+    given=(),
     imports=(),
     layout=NOTHING,
     placement=np.zeros((0, 2), np.int64),
@@ -80,6 +83,7 @@ def capture(
     random_state: bool = True,
     settings: Mapping[str, bytes] | None = None,
     cell: CellNames | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> Capture:
     """Capture what ``source`` reads of ``namespace``, in the kernel's main thread.
 
@@ -91,6 +95,7 @@ def capture(
         random_state: whether the global random generators' states travel.
         settings: what earlier cells set for the whole process, as ``current_settings`` gives it.
         cell: the names of ``source``, where the caller has worked them out.
+        given: values that travel beside the namespace, by labels that are no names.
 
     Raises:
         SyntaxError: ``source`` is no Python.
@@ -100,7 +105,7 @@ def capture(
     if cell is None:
         cell = cell_names(source)
     with no_collection():
-        pickled = _Pickled(namespace, cell, extra)
+        pickled = _Pickled(namespace, cell, extra, given or {})
         layout, regions = pickled.writer.memory.regions()
         placement, files = _files(layout, regions)
         try:
@@ -119,6 +124,7 @@ def capture(
         envelope = Envelope(
             format=FORMAT,
             names=tuple(sizes),
+            given=tuple(given or ()),
             imports=tuple(imports),
             layout=layout,
             placement=placement,
@@ -141,11 +147,20 @@ def capture(
 class _Pickled:
     """The dumps of one capture, name by name."""
 
-    def __init__(self, namespace: Namespace, cell: CellNames, extra: Iterable[str]) -> None:
+    def __init__(
+        self, namespace: Namespace, cell: CellNames, extra: Iterable[str], given: Mapping[str, Any]
+    ) -> None:
         self.writer = Writer(namespace)
         self._namespace = namespace
+        self._given = given
         self._dumps: dict[str, Dumped] = {}
-        todo = self._known({*cell.reads, *extra})
+        self._dump_all(self._known({*cell.reads, *extra}))
+        for label in given:
+            # One after the other, each with what its functions read: what an argument's loading may call is there.
+            self._dump_all({label})
+        self.writer.dump(source_texts(self.writer.found_files))
+
+    def _dump_all(self, todo: set[str]) -> None:
         while todo:
             for name in sorted(todo, key=self._rank):
                 self._dump(name)
@@ -158,13 +173,16 @@ class _Pickled:
 
     def _rank(self, name: str) -> tuple[int, str]:
         """Modules, then functions and classes, then values: what loading a value may call is there."""
-        value = self._namespace[name]
+        value = self._value(name)
         if isinstance(value, ModuleType):
             return 0, name
         return (1 if isinstance(value, FunctionType | type | LruCache) else 2), name
 
+    def _value(self, name: str) -> Any:
+        return self._given[name] if name in self._given else self._namespace[name]
+
     def _dump(self, name: str) -> None:
-        value = self._namespace[name]
+        value = self._value(name)
         try:
             self._dumps[name] = self.writer.dump(value)
         except Exception as error:

@@ -12,6 +12,7 @@ from typing import Any
 from jupyter_train.errors import CaptureError
 from jupyter_train.record import ContentRef
 from jupyter_train.transport.capture import EMPTY, FORMAT, Envelope
+from jupyter_train.transport.code import know_sources
 from jupyter_train.transport.collection import no_collection
 from jupyter_train.transport.content import ContentStore
 from jupyter_train.transport.memory import Regions
@@ -29,6 +30,7 @@ class Loaded:
     """A capture as one process has it, before the cell runs."""
 
     names: tuple[str, ...]
+    given: Namespace  #: values by label, which are in no namespace
     random_state: dict[str, Any] | None  #: see ``randomness.random_state``; None: the run has a seed
     settings: Mapping[str, bytes]  #: see ``settings.current_settings``
     objects: tuple[Any, ...] = field(repr=False)  #: by number; None where the kernel or we have none
@@ -53,15 +55,17 @@ def load_capture(
             object cannot be rebuilt.
     """
     with no_collection():
-        objects, envelope, regions = load_objects(refs, content, namespace, device=device)
+        objects, envelope, regions = load_objects(refs, content, namespace, device=device, know_code=True)
         drop_temporaries(objects)
         _drop_storages(objects)
         for number in envelope.dropped.tolist():
             objects[number] = None
         track_steps(objects)
         snapshots = Snapshots(objects, regions)
+    given = {label: namespace.pop(label) for label in envelope.given}
     return Loaded(
-        names=envelope.names,
+        names=tuple(name for name in envelope.names if name not in given),
+        given=given,
         random_state=envelope.random_state,
         settings=envelope.settings,
         objects=tuple(objects),
@@ -90,9 +94,16 @@ def _drop_storages(objects: list[Any]) -> None:
 
 
 def load_objects(
-    refs: Sequence[ContentRef], content: ContentStore, namespace: Namespace, *, device: str | None = None
+    refs: Sequence[ContentRef],
+    content: ContentStore,
+    namespace: Namespace,
+    *,
+    device: str | None = None,
+    know_code: bool = False,
 ) -> tuple[list[Any], Envelope, Regions]:
     """Fill ``namespace`` and return every object by its number.
+
+    With ``know_code`` the source of the functions is known to this process from now on.
 
     Raises:
         FileNotFoundError: as :func:`load_capture`.
@@ -117,6 +128,9 @@ def load_objects(
         reader = Reader(stream, receiver, buffers=envelope.buffers)
         for name in envelope.names:
             namespace[name] = reader.load()
+        code = reader.load() if refs else {}
+        if know_code:
+            know_sources(code)
     except ImportError as error:
         raise CaptureError(f"{name} needs a module that the workers do not have: {error}") from error
     except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from jupyter_train.transport.call import RETURN_VALUE
 from jupyter_train.transport.culprit import find_culprit
 from jupyter_train.transport.exclusions import is_users
 from jupyter_train.transport.kinds import Edit
@@ -70,8 +71,10 @@ class Packing:
         for name, value in list(self._namespace.items()):
             if before.get(name, missing) is value or not is_users(name, value) or not self._comes_back(name):
                 continue
+            # Who calls a function asks for its value, of any size.
+            limit = None if name == RETURN_VALUE else self._limit()
             try:
-                if self._small.add(("name", name), value, limit_bytes=self._limit()) is not None:
+                if self._small.add(("name", name), value, limit_bytes=limit) is not None:
                     self.names.append(name)
                 else:
                     self._large().add(("name", name), value)
@@ -126,11 +129,12 @@ class Packing:
         """Captured names with what they meant; where only some are kept, also what those mean now."""
         before = self._loaded.bindings
         roots = [(name, before[name]) for name in self._loaded.names if name in before]
+        roots += self._loaded.given.items()
         now = self._namespace
         return roots + [(name, now[name]) for name in self._keep or () if name in now]
 
     def _note_changed(self, names: Iterable[str], large: Collection[str]) -> None:
-        captured = set(self._loaded.names).difference(self.changed, large)
+        captured = {*self._loaded.names, *self._loaded.given}.difference(self.changed, large)
         self.changed += [name for name in names if name in captured]
 
     def _large_names(

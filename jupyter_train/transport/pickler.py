@@ -60,6 +60,7 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
         self.found_names: set[str] = set()
         self.found_modules: set[str] = set()
         self.found_words: set[str] = set()
+        self.found_files: set[str] = set()
         self.buffers: list[tuple[int, int]] = []
         self._namespace = namespace
         self._sender = sender
@@ -142,6 +143,7 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
             return NotImplemented
         names = code_names(function.__code__)
         self.found_words |= names.words
+        self.found_files.add(function.__code__.co_filename)
         if functions.is_single_dispatch(function):
             return functions.reduce_single_dispatch(function)
         if function.__globals__ is not self._namespace:

@@ -82,6 +82,11 @@ class Writer:
         return self._pickler.found_words
 
     @property
+    def found_files(self) -> set[str]:
+        """Files of the functions pickled so far."""
+        return self._pickler.found_files
+
+    @property
     def buffers(self) -> list[tuple[int, int]]:
         """View and length of each buffer that the stream refers to by order."""
         return self._pickler.buffers

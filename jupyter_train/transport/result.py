@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_train.record import ContentRef
+from jupyter_train.transport.call import RETURN_VALUE
 from jupyter_train.transport.capture import Capture
 from jupyter_train.transport.collection import no_collection
 from jupyter_train.transport.content import ContentStore
@@ -44,6 +45,7 @@ class Applied:
     deleted: tuple[str, ...]
     remarks: tuple[str, ...]
     error: BaseException | None  #: what ended the cell, where it travels
+    returned: tuple[Any, ...] = ()  #: the value that a function call gave, if it came
 
 
 def pack_result(
@@ -111,6 +113,7 @@ def apply_result(path: Path, capture: Capture, namespace: Namespace) -> Applied:
         remarks = list(header.remarks)
         namespace_before = {name: id(value) for name, value in namespace.items()}
         values, error = _apply_section(file, 0, namespace, capture.objects, remarks)
+    returned = (values.pop(RETURN_VALUE),) if RETURN_VALUE in values else ()
     for name in (*values, *header.deleted):
         if namespace_before.get(name) != capture.bindings.get(name):
             remarks.append(f"{name} was assigned in the notebook meanwhile; the run's value replaced it")
@@ -123,6 +126,7 @@ def apply_result(path: Path, capture: Capture, namespace: Namespace) -> Applied:
         deleted=header.deleted,
         remarks=tuple(remarks),
         error=error,
+        returned=returned,
     )
 
 
