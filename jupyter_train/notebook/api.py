@@ -84,7 +84,7 @@ def own_run(prepared: Prepared, session: Session, cell: str) -> Run:
         spec.run_id,
         FirstThatAnswers(ControllerSource(control, spec.run_id), StoreSource(Store(), spec.run_id)),
         connect=lambda: control,
-        namespace=session.namespace,
+        namespace=prepared.namespace,
         name=spec.name,
         capture=prepared.capture,
         cell=cell,

@@ -1,4 +1,7 @@
-"""What ``%%train`` does with its cell: check, start, show, wait, bring the names in. Kernel's main thread."""
+"""What ``%%train`` does with its cell: check, start, show, wait, bring the names in. Kernel's main thread.
+
+A function call goes the same way, from any thread.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from jupyter_train.notebook.live import LiveView
 from jupyter_train.notebook.output import RankOutput
 from jupyter_train.notebook.run import Brought, Run
 from jupyter_train.notebook.screen import DisplayScreen, Screen, TextScreen
-from jupyter_train.notebook.submit import abandon, hand_in, prepare
+from jupyter_train.notebook.submit import Work, abandon, hand_in, prepare
 from jupyter_train.notebook.wait import Interrupts, in_background, wait_for
 from jupyter_train.notebook.words import reference
 
@@ -35,9 +38,21 @@ def run_cell(source: str, options: TrainOptions, session: Session) -> None:
         KeyboardInterrupt: the run was interrupted.
         Exception: what the cell raised on the ranks.
     """
+    work = Work(source=source, first_line=FIRST_LINE, namespace=session.namespace, name=session.default_name)
+    conduct(work, options, session)
+
+
+def conduct(work: Work, options: TrainOptions, session: Session) -> Run:
+    """Starts a run of ``work`` and shows it; returns it when it has ended well, in the background at once.
+
+    Raises:
+        ClusterError, CaptureError: nothing was started.
+        KeyboardInterrupt: the run was interrupted.
+        Exception: what was raised on the ranks.
+    """
     screen = new_screen(session)
     with _told_while_a_cluster_starts(screen):
-        prepared = prepare(source, options, session, first_line=FIRST_LINE)
+        prepared = prepare(work, options, session)
     interrupts = Interrupts()
     with ExitStack() as stack:
         try:
@@ -50,11 +65,11 @@ def run_cell(source: str, options: TrainOptions, session: Session) -> None:
         run = own_run(prepared, session, cell_label(session))
         remarks = list(prepared.remarks)
         if options.bg:
-            remarks.append(f"in the background: %train wait {_ref(run)} brings its names in")
+            remarks.append(_in_the_background(run, work))
         live = show(run, screen, remarks=remarks, output=RankOutput(_ref(run)))
         if options.bg:
             _hand_over(run, live, interrupts)
-            return
+            return run
         ended = wait_for(run.follow().done, interrupts, lambda count: _interrupt(run, live, force=count > 1))
     if not ended:
         run.follow().stop()
@@ -63,6 +78,7 @@ def run_cell(source: str, options: TrainOptions, session: Session) -> None:
     failure = run.outcome(brought, interrupts=interrupts.count)
     if failure is not None:
         raise failure from None
+    return run
 
 
 def new_screen(session: Session) -> Screen:
@@ -131,6 +147,12 @@ def _hand_over(run: Run, live: LiveView, interrupts: Interrupts) -> None:
     if interrupts.count:
         _interrupt(run, live, force=False)
         raise quiet(KeyboardInterrupt(), [f"KeyboardInterrupt: run {plain(run.name, 80)} was told to stop"])
+
+
+def _in_the_background(run: Run, work: Work) -> str:
+    if work.call is None:
+        return f"in the background: %train wait {_ref(run)} brings its names in"
+    return "in the background: its .value waits for it"
 
 
 def _ref(run: Run) -> str:

@@ -17,7 +17,7 @@ from jupyter_train import errors
 from jupyter_train.notebook.advice import advice, out_of_memory
 from jupyter_train.notebook.bundle import memory, plain
 from jupyter_train.notebook.original import BY_CAUSE, original
-from jupyter_train.notebook.words import reference
+from jupyter_train.notebook.words import in_python, reference
 from jupyter_train.record import RunState, RunView
 
 MAX_LINES = 15
@@ -53,6 +53,16 @@ def quiet(error: BaseException, lines: list[str] | None = None) -> BaseException
         return error
     text = lines or [f"{type(error).__name__}: {error}"]
     error._render_traceback_ = Rendered(text)  # type: ignore[attr-defined]
+    return error
+
+
+def noted(error: BaseException) -> BaseException:
+    """``error``, with what IPython shows of it as a note: so it is read in a plain Python's traceback too."""
+    rendered = getattr(error, "_render_traceback_", None)
+    if isinstance(rendered, Rendered):
+        note = in_python("\n".join(rendered.lines))
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
     return error
 
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from jupyter_train import home
 from jupyter_train.errors import RunError
 from jupyter_train.notebook.bundle import headline, make_bundle, plain
+from jupyter_train.notebook.failure import noted
 from jupyter_train.notebook.follow import Follower, Watcher
 from jupyter_train.notebook.outcome import outcome
 from jupyter_train.notebook.source import EventSource
-from jupyter_train.record import Event, EventKind, RunState, RunView, fold
+from jupyter_train.record import Call, Event, EventKind, RunState, RunView, fold
+from jupyter_train.transport.call import RETURN_VALUE, argument_label, is_label
 
 if TYPE_CHECKING:
     from jupyter_train.control.client import ControllerClient
@@ -33,6 +35,7 @@ class Brought:
     names: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     error: BaseException | None = None  #: rank 0's exception object, where the cell raised
+    returned: tuple[Any, ...] = ()  #: the value that a function call gave, if it came
 
 
 class Run:
@@ -164,13 +167,34 @@ class Run:
             raise error
         return self
 
+    @property
+    def value(self) -> Any:
+        """What the function returned on rank 0. Waits, as :meth:`wait` does, and raises what that raises.
+
+        Raises:
+            RunError: the run was a cell, or its value could not travel.
+        """
+        self.wait()
+        if self._call is None:
+            raise RunError(f"run {self.name} was a cell: it has names, .result(), and no value")
+        brought = self.bring_in()
+        if not brought.returned:
+            why = [remark for remark in brought.remarks if remark.startswith(RETURN_VALUE)]
+            raise RunError(f"run {self.name}: {why[0] if why else 'its value did not come back'}")
+        return brought.returned[0]
+
     def result(self, name: str | None = None) -> Any:
         """What came back: all names as a dict, or the value of one. Waits for the end; the notebook's names stay.
+
+        Of a function call it is what the function returned, as :attr:`value`
+        gives it; with a name, that argument as the function left it.
 
         Raises:
             RunError: nothing came back.
             KeyError: not that name; says which there are.
         """
+        if name is None and self._call is not None:
+            return self.value
         if not _is_over(self.view):
             self.follow().done.wait()
         path = self._result_file()
@@ -179,11 +203,12 @@ class Run:
         names = self._load(path)
         if name is None:
             return names
-        if name not in names:
-            raise KeyError(
-                f"{name!r} did not come back from run {self.name}; there are {', '.join(names) or 'none'}"
-            )
-        return names[name]
+        for known in (name, argument_label(name)):
+            if known in names:
+                return names[known]
+        raise KeyError(
+            f"{name!r} did not come back from run {self.name}; there are {', '.join(names) or 'none'}"
+        )
 
     # What the magics use
 
@@ -206,13 +231,24 @@ class Run:
                 self._capture = None
             return self._brought
 
+    def let_go_of_value(self) -> None:
+        """Whoever took :attr:`value` has it: a run that is kept for its curves need not keep a model."""
+        with self._lock:
+            if self._brought is not None:
+                self._brought = replace(self._brought, returned=())
+
+    @property
+    def _call(self) -> Call | None:
+        spec = self.known.spec or self.view.spec
+        return spec.call if spec is not None else None
+
     def interrupt(self, *, force: bool) -> None:
         """What ■ does: as :meth:`stop`, with the reason that people read elsewhere."""
         self._connect().stop(self.id, force=force, reason="interrupted in the notebook")
 
     def outcome(self, brought: Brought, *, interrupts: int = 0) -> BaseException | None:
         """The exception that ends the wait for this run, None where it succeeded."""
-        return outcome(
+        error = outcome(
             self.view,
             name=plain(self.name, 80),
             brought=len(brought.names),
@@ -222,17 +258,23 @@ class Run:
             cell=self._cell,
             gave_up=self._follower.gave_up if self._follower is not None else None,
         )
+        # Functions are called from scripts too, where nothing asks an error how it wants to look.
+        return error if error is None or self._call is None else noted(error)
 
     def _apply(self, path: Path) -> Brought:
         if self._capture is None:
             names = self._load(path)
+            returned = (names[RETURN_VALUE],) if RETURN_VALUE in names else ()
+            names = {name: value for name, value in names.items() if not is_label(name)}
             self._namespace.update(names)
-            return Brought(names=tuple(names))
+            return Brought(names=tuple(names), returned=returned)
         from jupyter_train.transport.result import apply_result
 
         applied = apply_result(path, self._capture, self._namespace)
         came = tuple(dict.fromkeys((*applied.names, *applied.changed)))
-        return Brought(names=came, remarks=tuple(applied.remarks), error=applied.error)
+        return Brought(
+            names=came, remarks=tuple(applied.remarks), error=applied.error, returned=applied.returned
+        )
 
     def _load(self, path: Path) -> dict[str, Any]:
         from jupyter_train.transport.content import ContentStore

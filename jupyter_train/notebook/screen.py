@@ -37,9 +37,12 @@ class TextScreen:
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
         self._begun = False
+        self._last = ""
 
     def show(self, bundle: dict[str, Any], *, final: bool) -> None:
         """See :class:`Screen`."""
-        if final or not self._begun:
-            self._write(bundle["text/plain"] + "\n")
+        text = bundle["text/plain"] + "\n"
+        if (final or not self._begun) and text != self._last:
+            self._write(text)
+            self._last = text
         self._begun = True

@@ -1,4 +1,4 @@
-"""From a cell to a run that can be handed in: cluster, capture, specification. Kernel's main thread."""
+"""From a cell or a function call to a run that can be handed in: cluster, capture, specification. Kernel's main thread."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from jupyter_train.errors import CaptureError, NotEnoughWorkers, StoreError
 from jupyter_train.notebook.environment import allowed_patterns, travelling
 from jupyter_train.notebook.housekeeping import prune_once
 from jupyter_train.notebook.wait import in_background
-from jupyter_train.record import RunSpec, new_run_id
+from jupyter_train.record import Call, RunSpec, new_run_id
 
 if TYPE_CHECKING:
     from jupyter_train.cluster import Connection
@@ -27,17 +27,30 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a run is to do: the source of a cell, or a call."""
+
+    source: str  #: of a call: the text of its function, for people
+    first_line: int
+    namespace: dict[str, Any]  #: what it reads, and what comes back
+    name: str  #: of the run, where the user gives none
+    call: Call | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)  #: what ``call`` names, by label
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A run that only needs to be handed in, and what the kernel needs to bring its names back."""
 
     spec: RunSpec
     capture: Capture
+    namespace: dict[str, Any]
     connection: Connection
     remarks: tuple[str, ...]
 
 
-def prepare(source: str, options: TrainOptions, session: Session, *, first_line: int) -> Prepared:
-    """Everything that a run of ``source`` needs, on the cluster or on the way there.
+def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
+    """Everything that a run of ``work`` needs, on the cluster or on the way there.
 
     Raises:
         ClusterError: no cluster, no workers, another environment.
@@ -61,11 +74,12 @@ def prepare(source: str, options: TrainOptions, session: Session, *, first_line:
     content = ContentStore(home.content_folder())
     try:
         captured = capture(
-            source,
-            session.namespace,
+            work.source if work.call is None else "",
+            work.namespace,
             content=content,
             random_state=options.seed is None,
             settings=with_future_flags(current_settings(), session.compiler_flags),
+            given=work.given,
         )
     except OSError as error:
         raise CaptureError(
@@ -74,10 +88,11 @@ def prepare(source: str, options: TrainOptions, session: Session, *, first_line:
         ) from error
     spec = RunSpec(
         run_id=new_run_id(),
-        name=options.name or session.default_name,
-        source=source,
-        first_line=first_line,
+        name=options.name or work.name,
+        source=work.source,
+        first_line=work.first_line,
         ranks=ranks,
+        call=work.call,
         capture=captured.refs,
         captured_names=tuple(captured.names),
         strategy=options.strategy,
@@ -98,7 +113,9 @@ def prepare(source: str, options: TrainOptions, session: Session, *, first_line:
     if not shares_disk(hello):
         connection.control.send({ref.key: content.path(ref.key) for ref in captured.refs})
     remarks = (*connection.remarks, *captured.remarks)
-    return Prepared(spec=spec, capture=captured, connection=connection, remarks=remarks)
+    return Prepared(
+        spec=spec, capture=captured, namespace=work.namespace, connection=connection, remarks=remarks
+    )
 
 
 def check_home() -> None:

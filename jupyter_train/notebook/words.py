@@ -11,6 +11,7 @@ from IPython.core.error import UsageError
 _OPENS = {"(": ")", "[": "]", "{": "}"}
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)\s*(d|h|m|s))", re.IGNORECASE)
 _PLAIN_NAME = re.compile(r"[\w./:+][\w./:+-]*")
+_ON_A_RUN = re.compile(r'%train (log|stop|wait|attach) ("[^"]*"|[^\s;,]+)(?: (--rank \d+|--kill))?')
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 _MAX_INT = 2**63
 _MOST_PROCESSES = 100_000
@@ -132,6 +133,15 @@ def label(word: str) -> str:
     return text
 
 
+def safe_label(text: str) -> str:
+    """As much of ``text`` as is a name for people; empty where nothing is."""
+    kept = "".join(c for c in text if c.isprintable()).strip()[:80]
+    try:
+        return label(kept)
+    except ValueError:
+        return ""
+
+
 def reference(name: str, run_id: str) -> str:
     """How a run is named on the line of a magic: by its name, where that is one word there, else by its id.
 
@@ -140,6 +150,18 @@ def reference(name: str, run_id: str) -> str:
     if _PLAIN_NAME.fullmatch(name):
         return name
     return f'"{name}"' if _PLAIN_NAME.fullmatch(name.replace(" ", "-")) else run_id
+
+
+def in_python(text: str) -> str:
+    """``text`` with Python's form of the magics that look at a run or stop it."""
+
+    def written(found: re.Match[str]) -> str:
+        command, run, option = found.groups()
+        given = {"--kill": "force=True", None: ""}.get(option, (option or "").removeprefix("--rank "))
+        quoted = run if run.startswith('"') else f'"{run}"'
+        return f"jt.run({quoted})" + ("" if command == "attach" else f".{command}({given})")
+
+    return _ON_A_RUN.sub(written, text)
 
 
 def _pair(word: str) -> tuple[str, str]:
@@ -172,10 +194,15 @@ def parameter(word: str) -> tuple[str, Any]:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return key, unquoted(text)
-    return key, _plain(value)
+    return key, json_value(value)
 
 
-def _plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
+    """``value`` as JSON carries it: tuples become lists.
+
+    Raises:
+        ValueError: JSON cannot carry it.
+    """
     if value is None or isinstance(value, (bool, str, float)):
         return value
     if isinstance(value, int):
@@ -183,9 +210,9 @@ def _plain(value: Any) -> Any:
             raise ValueError("whole numbers have up to 64 bits")
         return value
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [json_value(item) for item in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: json_value(item) for key, item in value.items()}
     if isinstance(value, dict):
         raise ValueError("the keys of a dict are text here, as in JSON")
     raise ValueError(f"a parameter is a number, text, list or dict of them, not a {type(value).__name__}")

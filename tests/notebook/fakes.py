@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -217,15 +217,25 @@ class FakeConnection:
         self.control.workers = n
 
 
-def capture(source: str, namespace: dict[str, Any], *, content: Any, random_state: bool = True) -> Any:
+def capture(
+    source: str,
+    namespace: dict[str, Any],
+    *,
+    content: Any,
+    random_state: bool = True,
+    given: Mapping[str, Any] | None = None,
+) -> Any:
     """Captures nothing; says what it was asked for."""
-    return SimpleNamespace(refs=(), names=(), sizes={}, remarks=(), random_state=random_state)
+    return SimpleNamespace(refs=(), names=(), sizes={}, remarks=(), random_state=random_state, given=given)
 
 
 def apply_result(path: Path, captured: Any, namespace: dict[str, Any]) -> Any:
     names, error = pickle.loads(path.read_bytes())
+    returned = (names.pop("return value"),) if "return value" in names else ()
     namespace.update(names)
-    return SimpleNamespace(names=tuple(names), changed=(), deleted=(), remarks=(), error=error)
+    return SimpleNamespace(
+        names=tuple(names), changed=(), deleted=(), remarks=(), error=error, returned=returned
+    )
 
 
 def load_result(path: Path, refs: Any, content: Any) -> dict[str, Any]:
