@@ -224,6 +224,7 @@ def capture(
     content: Any,
     random_state: bool = True,
     given: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Any:
     """Captures nothing; says what it was asked for."""
     return SimpleNamespace(refs=(), names=(), sizes={}, remarks=(), random_state=random_state, given=given)
