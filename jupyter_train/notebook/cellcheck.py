@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from jupyter_train.errors import CellError
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+
+#: Undefined names that one error lists.
+_OTHERS_SHOWN = 5
 
 
 def check_cell(source: str, *, first_line: int, filename: str, shell: InteractiveShell | None = None) -> None:
@@ -37,6 +41,44 @@ def check_cell(source: str, *, first_line: int, filename: str, shell: Interactiv
             "Move it up, into a cell of its own above this one."
         )
     raise error
+
+
+def check_names(source: str, namespace: Mapping[str, Any], *, first_line: int, cell: str = "") -> None:
+    """Refuse a cell that surely reads a name which is neither in it nor in the notebook.
+
+    Args:
+        source: a cell that :func:`check_cell` let through.
+        namespace: the notebook's names.
+        first_line: as above.
+        cell: what the shell calls the cell (``Cell In[3]``).
+
+    Raises:
+        NameError: with the message of a plain cell; renders itself with the
+            line, the nearest name, and the other such names of the cell.
+    """
+    from jupyter_train.notebook.failure import quiet
+    from jupyter_train.transport.undefined import undefined_names
+
+    missing = undefined_names(source, namespace, first_line=first_line)
+    if not missing:
+        return
+    first = missing[0]
+    message = f"name {first.name!r} is not defined"
+    lines = [
+        "NameError in the cell; nothing was started",
+        f"{cell or 'Cell'}, line {first.line}",
+        f"----> {first.line} {source.splitlines()[first.line - first_line].rstrip()[:160]}",
+        f"NameError: {message}",
+    ]
+    lines += [
+        f"also not defined: {other.name} (line {other.line})" + (f". {other.remedy}" if other.remedy else "")
+        for other in missing[1:_OTHERS_SHOWN]
+    ]
+    if len(missing) > _OTHERS_SHOWN:
+        lines.append(f"… and {len(missing) - _OTHERS_SHOWN} more")
+    remedy = first.remedy or "Define it in the notebook before this cell, or in the cell before this line."
+    lines.append(f"→ {remedy}")
+    raise quiet(NameError(message, name=first.name), lines)
 
 
 def _compiled(source: str, first_line: int, filename: str) -> tuple[ast.Module | None, SyntaxError | None]:

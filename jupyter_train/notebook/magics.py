@@ -23,10 +23,11 @@ def train_cell(line: str, cell: str) -> None:
     session = current_session()
     asked = options.train_options(line)
     try:
-        from jupyter_train.notebook.cell import FIRST_LINE, cell_file, run_cell
-        from jupyter_train.notebook.cellcheck import check_cell
+        from jupyter_train.notebook.cell import FIRST_LINE, cell_file, cell_label, run_cell
+        from jupyter_train.notebook.cellcheck import check_cell, check_names
 
         check_cell(cell, first_line=FIRST_LINE, filename=cell_file(session), shell=session.shell)
+        check_names(cell, session.namespace, first_line=FIRST_LINE, cell=cell_label(session))
         run_cell(cell, asked, session)
     except SyntaxError as error:
         raise error.with_traceback(None) from None

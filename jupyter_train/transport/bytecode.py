@@ -78,3 +78,33 @@ def _instructions(code: CodeType) -> Iterator[tuple[int, int]]:
         else:
             extended = 0
             yield operation, operand
+
+
+def global_loads(code: CodeType) -> set[tuple[str, int]]:
+    """``(name, line)`` of every place that loads a global name, at any depth.
+
+    What the body of a class loads is left out where the body binds it too.
+    """
+    is_class = not code.co_flags & inspect.CO_OPTIMIZED and code.co_name != "<module>"
+    loads: set[tuple[str, int]] = set()
+    own: set[str] = set()
+    for (operation, operand), line in _with_lines(code):
+        if operation not in _NAMED:
+            continue
+        name = code.co_names[operand >> 1 if operation == _LOAD_GLOBAL else operand]
+        if operation in _LOADS:
+            loads.add((name, line))
+        elif is_class:
+            own.add(name)
+    loads = {(name, line) for name, line in loads if name not in own}
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            loads |= global_loads(constant)
+    return loads
+
+
+def _with_lines(code: CodeType) -> Iterator[tuple[tuple[int, int], int]]:
+    """Every instruction with its line."""
+    for instruction in dis.get_instructions(code):
+        line = instruction.positions.lineno if instruction.positions is not None else None
+        yield (instruction.opcode, instruction.arg or 0), line or 0

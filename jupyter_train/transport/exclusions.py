@@ -14,6 +14,11 @@ def is_our_train(kind: type) -> bool:
     return kind.__module__ == "jupyter_train.runtime.train" and kind.__qualname__ == "Train"
 
 
+def is_ipythons(name: str) -> bool:
+    """Whether IPython or Python itself keeps something under ``name``, or may do so."""
+    return name == "display" or bool(_IPYTHON.fullmatch(name))
+
+
 def is_users(name: str, value: Any) -> bool:
     """Whether ``name`` may travel with ``value``: neither IPython's own nor ``train``."""
     if _IPYTHON.fullmatch(name):

@@ -180,7 +180,7 @@ class _Flow:
             if item.optional_vars is not None:
                 self.assign(item.optional_vars, bound)
         inside = self.block(node.body, set(bound))
-        if all(_never_suppresses(item.context_expr) for item in node.items):
+        if all(never_suppresses(item.context_expr) for item in node.items):
             _replace(bound, inside)
         else:
             bound &= inside
@@ -276,11 +276,19 @@ _LET_THROUGH = frozenset(
         "errstate",
         "tqdm",
         "catch_warnings",
+        "no_sync",
+        "SummaryWriter",
+        "closing",
+        "redirect_stdout",
+        "redirect_stderr",
+        "TemporaryDirectory",
+        "NamedTemporaryFile",
     }
 )
 
 
-def _never_suppresses(manager: ast.expr) -> bool:
+def never_suppresses(manager: ast.expr) -> bool:
+    """Whether ``with manager:`` surely lets an exception of its body through."""
     if not isinstance(manager, ast.Call):
         return False
     function = manager.func

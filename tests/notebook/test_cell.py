@@ -152,6 +152,24 @@ def test_a_syntax_error_has_the_cells_own_line_and_starts_nothing(
     assert not connection.opened  # type: ignore[attr-defined]
 
 
+def test_a_name_that_is_nowhere_is_a_name_error_before_anything_starts(
+    shell: Shell, control: FakeControl, connection: FakeConnection
+) -> None:
+    shell.run("model = 1")
+    shell.run("%%train\nx = model\ny = modle + np.pi\n")
+    assert isinstance(shell.error, NameError)
+    assert str(shell.error) == "name 'modle' is not defined"
+    assert shell.traceback == [
+        "NameError in the cell; nothing was started",
+        "Cell In[3], line 3",
+        "----> 3 y = modle + np.pi",
+        "NameError: name 'modle' is not defined",
+        "also not defined: np (line 3). Add  import numpy as np",
+        "→ Did you mean 'model'?",
+    ]
+    assert not connection.opened  # type: ignore[attr-defined]
+
+
 def test_an_empty_cell_is_refused(shell: Shell, control: FakeControl) -> None:
     shell.run("%%train\n# nothing yet\n")
     assert isinstance(shell.error, CellError)
@@ -190,7 +208,7 @@ def test_the_exception_object_of_rank_0_is_the_one_that_is_raised(shell: Shell, 
         run.end("FAILED")
 
     control.script = script
-    shell.run("%%train\nf()\n")
+    shell.run("%%train\nint('x')\n")
     assert isinstance(shell.error, ValueError)
     assert shell.error.args == raised.args
 
