@@ -18,6 +18,7 @@ from jupyter_train.notebook.live import LiveView
 from jupyter_train.notebook.output import RankOutput
 from jupyter_train.notebook.run import Brought, Run
 from jupyter_train.notebook.screen import DisplayScreen, Screen, TextScreen
+from jupyter_train.notebook.stage import new_stage
 from jupyter_train.notebook.submit import Work, abandon, hand_in, prepare
 from jupyter_train.notebook.wait import Interrupts, in_background, wait_for
 from jupyter_train.notebook.words import reference
@@ -66,7 +67,7 @@ def conduct(work: Work, options: TrainOptions, session: Session) -> Run:
         remarks = list(prepared.remarks)
         if options.bg:
             remarks.append(_in_the_background(run, work))
-        live = show(run, screen, remarks=remarks, output=RankOutput(_ref(run)))
+        live = show(run, screen, remarks=remarks, output=RankOutput(_ref(run), stage=new_stage(session)))
         if options.bg:
             _hand_over(run, live, interrupts)
             return run

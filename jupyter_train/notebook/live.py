@@ -42,6 +42,8 @@ class LiveView:
         self._screen = screen
         self._name = name
         self._output = output
+        if output is not None:
+            output.after_clear = self._show_again
         self._remarks = list(remarks)
         self._note = ""
         self._clock = clock
@@ -70,7 +72,8 @@ class LiveView:
 
     def due_in(self) -> float:
         """Seconds until the next drawing; far away while there is nothing new to draw."""
-        return self._pace.due_in(self._clock()) if self._changed else float("inf")
+        output = self._output.due_in() if self._output is not None else float("inf")
+        return min(output, self._pace.due_in(self._clock()) if self._changed else float("inf"))
 
     def close(self, view: RunView) -> None:
         """The end: the picture that stays."""
@@ -155,9 +158,18 @@ class LiveView:
             self._picture = Picture(png=png, words=plain(f"Curves of run {self._name}: {words}"))
 
     def _publish(self, *, final: bool) -> None:
-        assert self._view is not None
         self._shown = self._state_shown()
-        bundle = make_bundle(
+        self._screen.show(self._bundle(), final=final)
+
+    def _show_again(self) -> None:
+        """The cell cleared its output, and this with it."""
+        with self._lock:
+            if self._view is not None:
+                self._screen.show_again(self._bundle())
+
+    def _bundle(self) -> dict[str, Any]:
+        assert self._view is not None
+        return make_bundle(
             self._view,
             name=self._name,
             now=self._wall(),
@@ -166,4 +178,3 @@ class LiveView:
             connected=self._connected,
             note=self._note,
         )
-        self._screen.show(bundle, final=final)

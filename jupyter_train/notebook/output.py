@@ -1,110 +1,121 @@
-"""Prints of rank 0 under the cell, at a rate that no front end chokes on.
-
-The Jupyter server drops every message of a kernel that sends more than 1 MB/s
-of text, the display's too; so the flood stays in the log.
-"""
+"""What rank 0 shows, under the cell, at a rate that no front end chokes on. Called from the live thread."""
 
 from __future__ import annotations
 
-import sys
+import json
 import time
 from collections.abc import Callable, Iterable
-from typing import TextIO
 
-from jupyter_train.record import Event, EventKind
+from jupyter_train.notebook.shown import Clear, Display, Shown, Text, condensed, shown
+from jupyter_train.notebook.stage import Stage, TextStage
+from jupyter_train.notebook.throttle import Redraws, Throttle
+from jupyter_train.record import Event
 
-RATE_BYTES_PER_S = 200_000
-END_CHARACTERS = 2_000  #: shown of what was withheld last, once the run has ended
-_SHOWN_RANK = 0
-
-
-class Throttle:
-    """How much of a text may be shown now: a bucket that fills at ``rate`` characters a second."""
-
-    def __init__(self, rate: float = RATE_BYTES_PER_S) -> None:
-        self._rate = rate
-        self._room = rate
-        self._at: float | None = None
-        self.withheld = 0  #: characters not shown since the last that were
-
-    def shown(self, text: str, now: float) -> str:
-        """The part of ``text`` to show: whole lines while there is room, else nothing."""
-        if self._at is not None:
-            self._room = min(self._rate, self._room + (now - self._at) * self._rate)
-        self._at = now
-        if len(text) > self._room:
-            cut = text.rfind("\n", 0, int(self._room)) + 1
-            self.withheld += len(text) - cut
-            self._room -= cut
-            return text[:cut]
-        self._room -= len(text)
-        return text
-
-    def take_withheld(self) -> int:
-        """How many characters were withheld, counted anew from here."""
-        withheld, self.withheld = self.withheld, 0
-        return withheld
+END_CHARACTERS = (
+    2_000  #: shown of text that was withheld last, as soon as there is room and in any case at the end
+)
 
 
 class RankOutput:
-    """Writes what rank 0 prints to the cell's own stdout and stderr. Called from the live thread."""
+    """Brings on a stage what rank 0 shows."""
 
     def __init__(
         self,
         run: str,
         *,
-        stdout: TextIO | None = None,
-        stderr: TextIO | None = None,
+        stage: Stage | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.after_clear: Callable[[], None] = lambda: None  #: shows again what is not the cell's to clear
         self._run = run
-        self._streams = {"stdout": stdout or sys.stdout, "stderr": stderr or sys.stderr}
+        self._stage = stage or TextStage()
         self._clock = clock
         self._throttle = Throttle()
+        self._redraws = Redraws()
+        self._waiting: list[Shown] = []  #: for the next drawing
+        self._is_to_clear = False
         self._last: tuple[str, str] | None = None  #: the end of what was withheld, if nothing was shown since
 
     def events(self, events: Iterable[Event]) -> None:
-        """Shows the prints among ``events``."""
-        pieces: list[tuple[str, str]] = []
-        for event in events:
-            if event.kind is not EventKind.LOG or (event.rank or 0) != _SHOWN_RANK or event.rank is None:
-                continue
-            stream = str(event.payload.get("stream", "stdout"))
-            if stream not in self._streams:
-                continue
-            text = str(event.payload.get("text", ""))
-            if pieces and pieces[-1][0] == stream:
-                pieces[-1] = (stream, pieces[-1][1] + text)
-            else:
-                pieces.append((stream, text))
-        for stream, text in pieces:
-            self._write(stream, text)
+        """Shows what is among ``events``, or keeps it until it is due."""
+        self._waiting += shown(events)
+        if any(isinstance(piece, Display | Clear) for piece in self._waiting):
+            self._waiting = condensed(self._waiting)
+            if self._redraws.due_in(self._clock()):
+                return
+        self._show_waiting()
+        if self._last is not None and not self._throttle.due_in(self._clock()):
+            self._show_end()
+
+    def due_in(self) -> float:
+        """Seconds until there is something to show, events or not."""
+        now = self._clock()
+        waiting = self._redraws.due_in(now) if self._waiting else float("inf")
+        withheld = self._throttle.due_in(now) if self._last is not None else float("inf")
+        return min(waiting, withheld)
 
     def close(self) -> None:
-        """The run has ended: says what was left out, if anything was, and shows the end of it."""
-        last, self._last = self._last, None
-        if last is not None:
-            self._throttle.withheld -= len(last[1])
+        """The run has ended: shows the rest, says what was left out, if anything was, and shows the end of it."""
+        self._waiting = condensed(self._waiting)
+        self._show_waiting()
+        if self._last is not None:
+            self._show_end()
         self._say_withheld()
-        if last is not None:
-            self._streams[last[0]].write(last[1])
-            self._streams[last[0]].flush()
+
+    def _show_waiting(self) -> None:
+        pieces, self._waiting = condensed(self._waiting), []
+        characters = 0
+        for piece in pieces:
+            if isinstance(piece, Clear):
+                self._is_to_clear = True
+                if not piece.wait:
+                    self._clear()
+                continue
+            if self._is_to_clear and not (isinstance(piece, Display) and piece.update):
+                self._clear()
+            if isinstance(piece, Text):
+                self._write(piece.stream, piece.text)
+            else:
+                characters += self._display(piece)
+        if any(isinstance(piece, Display | Clear) for piece in pieces):
+            self._redraws.drawn(characters, self._clock())
+
+    def _clear(self) -> None:
+        self._is_to_clear = False
+        self._last = None
+        self._throttle, self._redraws = Throttle(), Redraws()
+        self._stage.clear()
+        self.after_clear()
+
+    def _display(self, piece: Display) -> int:
+        size = sum(len(v) if isinstance(v, str) else len(json.dumps(v)) for v in piece.data.values())
+        if self._redraws.admits(size, update=piece.update):
+            self._stage.display(piece)
+        return size
 
     def _write(self, stream: str, text: str) -> None:
-        shown = self._throttle.shown(text, self._clock())
-        left = text[len(shown) :]
-        end = left[-END_CHARACTERS:]
-        self._last = (stream, end[end.find("\n", 0, -1) + 1 :]) if left else None
-        if shown:
+        fits = self._throttle.shown(text, self._clock())
+        left = text[len(fits) :]
+        if fits:
             if self._throttle.withheld > len(left):
                 self._say_withheld()
-            self._streams[stream].write(shown)
-            self._streams[stream].flush()
+            self._stage.text(stream, fits)
+        end = left[-END_CHARACTERS:]
+        if left:
+            self._last = (stream, end[end.find("\n", 0, -1) + 1 :])
+        elif fits:
+            self._last = None
+
+    def _show_end(self) -> None:
+        assert self._last is not None
+        stream, text = self._last
+        self._last = None
+        self._throttle.withheld -= len(text)
+        self._say_withheld()
+        self._stage.text(stream, text)
 
     def _say_withheld(self) -> None:
-        withheld = self._throttle.take_withheld()
-        if withheld:
-            self._streams["stderr"].write(
-                f"[… {withheld:,} characters are only in the log: %train log {self._run}]\n"
-            )
-            self._streams["stderr"].flush()
+        characters, displays = self._throttle.take_withheld(), self._redraws.take_withheld()
+        for count, what in ((characters, "characters are"), (displays, "displays are")):
+            if count:
+                self._stage.text("stderr", f"[… {count:,} {what} only in the log: %train log {self._run}]\n")

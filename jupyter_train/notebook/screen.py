@@ -13,6 +13,10 @@ class Screen(Protocol):
         """Shows ``bundle`` in the place of what this screen showed before."""
         ...
 
+    def show_again(self, bundle: dict[str, Any]) -> None:
+        """Shows ``bundle`` anew: what this screen showed before was cleared away."""
+        ...
+
 
 class DisplayScreen:
     """One output of a notebook cell, updated by its display id, from any thread."""
@@ -30,6 +34,11 @@ class DisplayScreen:
         else:
             self._handle.update(bundle, raw=True)
 
+    def show_again(self, bundle: dict[str, Any]) -> None:
+        """See :class:`Screen`."""
+        if self._handle is not None:
+            self._handle.display(bundle, raw=True)
+
 
 class TextScreen:
     """A terminal cannot take text back: it gets the first line and the last words."""
@@ -46,3 +55,6 @@ class TextScreen:
             self._write(text)
             self._last = text
         self._begun = True
+
+    def show_again(self, bundle: dict[str, Any]) -> None:
+        """See :class:`Screen`. Nothing is ever cleared here."""

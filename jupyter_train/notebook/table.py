@@ -12,6 +12,7 @@ import numpy as np
 
 from jupyter_train.notebook.bundle import duration, number, plain
 from jupyter_train.record import Curve, Event, EventKind, RunView
+from jupyter_train.record.view import log_text as words
 
 if TYPE_CHECKING:
     from jupyter_train.store.summary import RunSummary
@@ -150,9 +151,9 @@ def _numbered(steps: Any) -> Any:
 def log_text(events: Iterable[Event], rank: int | None = None) -> str:
     """What was written, in order; with the rank in front of each line where several wrote."""
     wrote = [
-        (event.rank, str(event.payload.get("stream", "stdout")), str(event.payload.get("text", "")))
+        (event.rank, str(event.payload.get("stream", "stdout")), words(event.payload))
         for event in events
-        if event.kind is EventKind.LOG and event.payload.get("stream") != "progress"
+        if event.kind is EventKind.LOG
     ]
     if rank is not None:
         return "".join(_ended(text) if stream == "remark" else text for r, stream, text in wrote if r == rank)

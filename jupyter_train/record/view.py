@@ -75,7 +75,7 @@ class LogLine:
 
     time: float
     rank: int | None
-    stream: str  #: stdout, stderr, remark
+    stream: str  #: stdout, stderr, remark, display
     text: str
 
 
@@ -218,12 +218,23 @@ def _log(view: RunView, event: Event) -> RunView:
             label=str(payload.get("label", "")), done=int(payload["done"]), total=payload.get("total")
         )
         return replace(view, progress={**view.progress, (event.rank or 0, str(payload["bar"])): bar})
-    text = str(payload.get("text", ""))
+    text = log_text(payload)
+    if not text:
+        return view
     line = LogLine(time=event.time, rank=event.rank, stream=stream, text=text)
     view = replace(view, log=(*view.log, line)[-LOG_LINES_KEPT:])
     if stream == "remark" and text not in view.remarks:
         view = replace(view, remarks=(*view.remarks, text))
     return view
+
+
+def log_text(payload: Mapping[str, Any]) -> str:
+    """What the payload of a ``log`` event is in a log: a display is put in words, progress and clears are nothing."""
+    stream = payload.get("stream", "stdout")
+    if stream == "display":
+        words = payload["data"].get("text/plain", "") if isinstance(payload.get("data"), Mapping) else ""
+        return f"{words}\n" if isinstance(words, str) and words and not payload.get("update") else ""
+    return "" if stream in ("progress", "clear") else str(payload.get("text", ""))
 
 
 def _error(view: RunView, event: Event) -> RunView:

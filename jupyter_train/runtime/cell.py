@@ -47,13 +47,20 @@ def compile_cell(source: str, *, file: str, first_line: int, future: int = 0) ->
     tree = compile(text, file, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
     assert isinstance(tree, ast.Module)
     last = tree.body[-1] if tree.body else None
-    shown = isinstance(last, ast.Expr) and not text.rstrip().endswith(";")
+    shown = isinstance(last, ast.Expr) and not _ends_in_semicolon(text, last)
     body = tree.body[:-1] if shown else tree.body
     codes = [compile(ast.Module(body, tree.type_ignores), file, "exec", flags, dont_inherit=True)]
     if shown:
         flags |= codes[0].co_flags & FUTURES
         codes.append(compile(ast.Interactive(tree.body[-1:]), file, "single", flags, dont_inherit=True))
     return codes
+
+
+def _ends_in_semicolon(text: str, last: ast.Expr) -> bool:
+    """Whether a semicolon follows the last statement, which then shows nothing; a comment may follow it."""
+    lines = text.split("\n")[(last.end_lineno or 1) - 1 :]
+    lines[0] = lines[0].encode()[last.end_col_offset :].decode()
+    return "".join(line.partition("#")[0].strip() for line in lines).endswith(";")
 
 
 def new_main() -> dict[str, Any]:

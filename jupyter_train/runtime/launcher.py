@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from jupyter_train.errors import RunFailed
 from jupyter_train.runtime import processes
+from jupyter_train.runtime.display import FIGURES
 from jupyter_train.runtime.zygote import MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
@@ -80,10 +81,10 @@ def zygote_environ(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment a zygote is started with, from its worker's.
 
     Strings hash alike in every rank of every host: a set of names that the cell
-    iterates must not have another order on each rank.
+    iterates must not have another order on each rank. Figures are drawn as in a notebook.
     """
     wanted = processes.without(environ, UNWANTED)
-    return {"PYTHONHASHSEED": "0", **wanted, processes.PAD: processes.PAD_VALUE}
+    return {"PYTHONHASHSEED": "0", "MPLBACKEND": FIGURES, **wanted, processes.PAD: processes.PAD_VALUE}
 
 
 def zygote_command(fd: int, path: list[str]) -> list[str]:

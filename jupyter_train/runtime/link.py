@@ -23,7 +23,7 @@ from jupyter_train.runtime.interrupts import raise_signal
 from jupyter_train.runtime.job import Job
 from jupyter_train.runtime.launcher import Launcher, RankFds
 from jupyter_train.runtime.relay import Relay
-from jupyter_train.runtime.text import TextBuffer
+from jupyter_train.runtime.text import OutputBuffer
 
 READ_BYTES = 1 << 18
 DRAIN_BYTES = 1 << 24  #: of a pipe at the end; whoever still writes to it after the rank's death is cut off
@@ -54,7 +54,7 @@ class RankLink:
         self._frames = FrameReader()
         self._channel: socket.socket | None = None
         self._pipes: dict[int, tuple[str, codecs.IncrementalDecoder]] = {}
-        self._text = TextBuffer()
+        self._text = OutputBuffer()
         self._text_timer: asyncio.TimerHandle | None = None
         self._tail = ""
         self._cause: Cause | None = None

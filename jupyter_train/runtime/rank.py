@@ -12,6 +12,7 @@ import atexit
 import faulthandler
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from jupyter_train.record import RunSpec
 from jupyter_train.runtime import call, cell, environment, output, processes
 from jupyter_train.runtime.channel import Cause, FrameKind
 from jupyter_train.runtime.device import pick_device
+from jupyter_train.runtime.display import Showing
 from jupyter_train.runtime.failure import comes_from_peer, describe
 from jupyter_train.runtime.interrupts import Interrupts
 from jupyter_train.runtime.job import Job
@@ -98,7 +100,7 @@ class _Rank:
         """Prepare, execute, bring the results to disk."""
         from jupyter_train.runtime.observe import Observer
         from jupyter_train.runtime.parallel import install
-        from jupyter_train.transport.settings import future_flags
+        from jupyter_train.transport.settings import future_flags, inline_options
         from jupyter_train.transport.torchsettings import forget_thread_settings
 
         job, spec, recorder = self._job, self._spec, self._recorder
@@ -144,6 +146,8 @@ class _Rank:
             )
         )
         namespace.setdefault("train", train)
+        showing = Showing(recorder, leads=not job.rank)
+        showing.open(sys.modules["__main__"], inline_options(loaded.settings))
         # Last, because what we set up is not the cell's: a default device would hold for our tensors, too.
         environment.restore_settings(job, spec, loaded.settings, device=str(device), remark=recorder.remark)
         recorder.word(FrameKind.READY)
@@ -152,6 +156,7 @@ class _Rank:
         recorder.word(FrameKind.LEFT)
         forget_thread_settings()
         parallel.close()  # before anything is pickled: its hooks hang on the user's own objects
+        showing.close()
         if namespace.get("train") is train:
             del namespace["train"]
         self._bring_back(loaded, namespace, outcome.error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from jupyter_train.record import Event, EventKind, pack_event
 from jupyter_train.runtime.channel import Cause, FrameKind
-from jupyter_train.runtime.text import TextBuffer
+from jupyter_train.runtime.text import OutputBuffer
 from jupyter_train.runtime.values import Snapshot, resolve, snapshot
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ FLUSH_INTERVAL_S = 0.5
 TEXT_INTERVAL_S = 0.05  #: text at most this long, and never more often
 MAX_POINTS = 200_000  #: waiting; more than that make the caller wait
 POINTS_PER_EVENT = 50_000
+SINK_BYTES = 1 << 20  #: handed to the sink at once, about
+CLOSE_S = 10.0  #: without any progress before closing gives up
 
 
 class Sink(Protocol):
@@ -49,6 +51,7 @@ class _Item:
     kind: EventKind | FrameKind | None  #: None: set the `threading.Event` in the payload
     payload: Any
     time: float
+    urgent: bool
 
 
 class Recorder:
@@ -73,7 +76,7 @@ class Recorder:
         self._clock = clock
         self._points: deque[tuple[str, int, float | Snapshot]] = deque()
         self._items: deque[_Item] = deque()
-        self._text = TextBuffer()
+        self._output = OutputBuffer()
         self._bars: dict[str, Mapping[str, Any]] = {}
         self._rank_seq = 0
         self._wake = threading.Event()
@@ -106,10 +109,19 @@ class Recorder:
         self._wake.set()
 
     def log(self, stream: str, text: str) -> None:
-        """Text as it was written, newlines included; ``stream`` is stdout or stderr."""
+        """Text as it was written, newlines included; ``stream`` is stdout or stderr.
+
+        Waits where it is written faster than it can be passed on.
+        """
         if self._alive:
-            self._text.write(stream, text)
-            self._wake.set()
+            self._output.write(stream, text)
+            self._wake_for_output()
+
+    def show(self, payload: Mapping[str, Any], size: int) -> None:
+        """A display or a clear, in its place among the text; ``size`` in characters, about."""
+        if self._alive:
+            self._output.put(str(payload["stream"]), payload, size)
+            self._wake_for_output()
 
     def error(self, payload: Mapping[str, Any]) -> None:
         """The rank's error; passed on at once."""
@@ -131,25 +143,29 @@ class Recorder:
         self._add(None, written, hurry=True)
         return written.wait(timeout_s)
 
-    def close(self, timeout_s: float = 10.0) -> None:
-        """Write all and end the thread. Closing twice does nothing."""
+    def close(self, timeout_s: float = CLOSE_S) -> None:
+        """Write all and end the thread, unless nothing could be written for ``timeout_s``. Twice does nothing."""
         thread, self._thread = self._thread, None
         if thread is not None and self._alive:
             self._closing = True
             self._hurry_up()
-            thread.join(timeout_s)
+            written = -1
+            while thread.is_alive() and written < self._rank_seq:
+                written = self._rank_seq
+                thread.join(timeout_s)
 
     def disown(self) -> None:
         """Forget everything and record nothing from now on: for a fork of the rank, which has no thread."""
         self._alive = False
         self._points = deque(maxlen=0)
         self._items = deque(maxlen=0)
+        self._output = OutputBuffer()
 
     def _add(self, kind: EventKind | FrameKind | None, payload: Any, *, hurry: bool = False) -> None:
-        self._items.append(_Item(kind, payload, self._clock()))
-        self._wake.set()
+        self._items.append(_Item(kind, payload, self._clock(), hurry))
         if hurry:
             self._hurry.set()
+        self._wake.set()
 
     def _hurry_up(self) -> None:
         self._hurry.set()
@@ -159,7 +175,18 @@ class Recorder:
         return self._thread is None or not self._thread.is_alive()
 
     def _wait_for_room(self) -> None:
-        while self._alive and not self._ended() and len(self._points) > MAX_POINTS // 2:
+        self._wait_while(lambda: len(self._points) > MAX_POINTS // 2)
+
+    def _wake_for_output(self) -> None:
+        self._wake.set()
+        if self._output.is_full:
+            self._wait_while(lambda: self._output.is_full)
+
+    def _wait_while(self, is_full: Callable[[], bool]) -> None:
+        """Asleep in short steps and without a lock: a stop raises its exception here."""
+        while self._alive and not self._ended() and is_full():
+            if threading.current_thread() is self._thread:
+                return  # a warning while writing: who would make room?
             self._hurry_up()
             time.sleep(0.001)
 
@@ -169,40 +196,48 @@ class Recorder:
             self._wake.wait(FLUSH_INTERVAL_S)
             if not self._hurry.is_set():
                 self._hurry.wait(max(0.0, last + TEXT_INTERVAL_S - time.monotonic()))
-            hurried = self._hurry.is_set()
             self._wake.clear()
             self._hurry.clear()
             last = time.monotonic()
-            self._write_all(hurried)
-        self._write_all(True, last=True)
+            self._write_all()
+        self._write_all(last=True)
         self._sink.close()
 
-    def _write_all(self, hurried: bool, *, last: bool = False) -> None:
+    def _write_all(self, *, last: bool = False) -> None:
         # Items first: what was recorded before one of them is then among the rest.
         items = [self._items.popleft() for _ in range(len(self._items))]
-        packed = [*self._metrics(), *self._logs(everything=hurried or last)]
+        urgent = last or any(item.urgent for item in items)
+        self._pass_on(self._rest(everything=urgent), urgent)
         for item in items:
             if isinstance(item.kind, EventKind):
-                packed.append(self._pack(item.kind, item.payload, item.time))
-                continue
-            self._sink.events(packed, urgent=True)
-            packed = []
-            if item.kind is None:
+                self._pass_on([self._pack(item.kind, item.payload, item.time)], urgent)
+            elif item.kind is None:
                 item.payload.set()
             else:
                 self._sink.word(item.kind, item.payload)
+
+    def _pass_on(self, events: Iterable[bytes], urgent: bool) -> None:
+        packed: list[bytes] = []
+        size = 0
+        for event in events:
+            packed.append(event)
+            size += len(event)
+            if size >= SINK_BYTES:
+                self._sink.events(packed, urgent=urgent)
+                packed, size = [], 0
         if packed:
-            self._sink.events(packed, urgent=hurried)
+            self._sink.events(packed, urgent=urgent)
 
-    def _logs(self, *, everything: bool) -> list[bytes]:
-        payloads: list[Mapping[str, Any]] = [
-            {"stream": stream, "text": text} for stream, text in self._text.take(everything=everything)
-        ]
-        payloads += [self._bars.pop(bar) for bar in list(self._bars)]
-        return [self._pack(EventKind.LOG, payload) for payload in payloads]
+    def _rest(self, *, everything: bool) -> Iterator[bytes]:
+        """Metrics, what was shown, and progress, as events."""
+        yield from self._metrics()
+        for stream, piece in self._output.take(everything=everything):
+            payload = {"stream": stream, "text": piece} if isinstance(piece, str) else piece
+            yield self._pack(EventKind.LOG, payload)
+        for bar in list(self._bars):
+            yield self._pack(EventKind.LOG, self._bars.pop(bar))
 
-    def _metrics(self) -> list[bytes]:
-        packed = []
+    def _metrics(self) -> Iterator[bytes]:
         while waiting := min(len(self._points), POINTS_PER_EVENT):
             points = [self._points.popleft() for _ in range(waiting)]
             columns: dict[str, tuple[list[int], list[float]]] = {}
@@ -216,8 +251,7 @@ class Recorder:
                     for name, (steps, values) in columns.items()
                 }
             }
-            packed.append(self._pack(EventKind.METRICS, payload))
-        return packed
+            yield self._pack(EventKind.METRICS, payload)
 
     def _pack(self, kind: EventKind, payload: Mapping[str, Any], at: float | None = None) -> bytes:
         self._rank_seq += 1

@@ -60,6 +60,7 @@ IMPORTED_FIRST = (
     "faulthandler",
     "linecache",
     "traceback",
+    "jupyter_train.runtime.display",
     "jupyter_train.runtime.observe",
     "jupyter_train.runtime.rank",
 )
@@ -67,13 +68,15 @@ IMPORTED_FIRST = (
 #: Of these every module.
 PACKAGES_IMPORTED_FIRST = ("jupyter_train.transport", "jupyter_train.runtime.parallel")
 
-#: Imported while nothing else is to be done, where they exist: what not every release of torch has, and what
-#: notebooks use most beside it.
-IMPORTED_AT_LEISURE = (
+#: Imported, or called (``module:function``), while nothing else is to be done, where they exist: what not every
+#: release of torch has, what shows things, and what notebooks use most beside it.
+DONE_AT_LEISURE = (
+    "jupyter_train.runtime.shell:new_shell",
     "torch.profiler._cupti_monitor",
     "torch._subclasses.schema_check_mode",
     "tqdm.std",
     "pandas",
+    "matplotlib.pyplot",
 )
 
 
@@ -99,9 +102,11 @@ def run(fd: int, parent: int) -> NoReturn:
     Zygote(socket.socket(fileno=fd)).serve()
 
 
-def _import_if_there(name: str) -> None:
+def _do_if_there(name: str) -> None:
     try:
-        importlib.import_module(name)
+        found = pkgutil.resolve_name(name)
+        if ":" in name:
+            found()
     except Exception:  # whatever a package that is not ours raises must not cost the ranks
         pass
 
@@ -131,11 +136,11 @@ class Zygote:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         self._say({"op": "ready", "pid": os.getpid(), "threads": len(os.listdir("/proc/self/task"))})
         waiting: list[Any] = [self._agent, self._wake_read]
-        leisure = list(IMPORTED_AT_LEISURE)
+        leisure = list(DONE_AT_LEISURE)
         while True:
             readable, _, _ = select.select(waiting, [], [], 0.0 if leisure else None)
             if leisure and not readable:
-                _import_if_there(leisure.pop(0))
+                _do_if_there(leisure.pop(0))
                 if not leisure:
                     _settle()
             if self._wake_read in readable:

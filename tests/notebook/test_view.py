@@ -13,9 +13,11 @@ from PIL import Image
 from jupyter_train.notebook import chart
 from jupyter_train.notebook.bundle import Picture, make_bundle
 from jupyter_train.notebook.live import FIRST_PICTURE_S, LiveView
-from jupyter_train.notebook.output import RankOutput, Throttle
+from jupyter_train.notebook.output import RankOutput
 from jupyter_train.notebook.pace import Pace
 from jupyter_train.notebook.series import StepClock, band, divergence, metric_band, usage_band
+from jupyter_train.notebook.stage import TextStage
+from jupyter_train.notebook.throttle import Throttle
 from jupyter_train.record import Curve, Event, EventKind, RunSpec, RunView, fold, unpack_event
 from tests.notebook.fakes import FakeControl, FakeRun
 
@@ -251,6 +253,9 @@ class Screen:
     def show(self, bundle: dict[str, Any], *, final: bool) -> None:
         self.shown.append(bundle)
 
+    def show_again(self, bundle: dict[str, Any]) -> None:
+        self.shown.append(bundle)
+
 
 class TestLive:
     def live(self) -> LiveView:
@@ -358,7 +363,7 @@ class TestOutput:
     def test_a_flood_is_cut_at_whole_lines_and_said(self) -> None:
         out, err = io.StringIO(), io.StringIO()
         now = [0.0]
-        output = RankOutput("digits", stdout=out, stderr=err, clock=lambda: now[0])
+        output = RankOutput("digits", stage=TextStage(out, err), clock=lambda: now[0])
 
         def prints(text: str) -> None:
             payload = {"stream": "stdout", "text": text}
@@ -375,7 +380,7 @@ class TestOutput:
 
     def test_the_end_of_a_flood_is_shown_when_the_run_has_ended(self) -> None:
         out, err = io.StringIO(), io.StringIO()
-        output = RankOutput("digits", stdout=out, stderr=err, clock=lambda: 0.0)
+        output = RankOutput("digits", stage=TextStage(out, err), clock=lambda: 0.0)
         text = ("y" * 99 + "\n") * 10_000 + "accuracy 0.97\n"
         payload = {"stream": "stdout", "text": text}
         output.events([Event(run_id="r", rank=0, time=0.0, kind=EventKind.LOG, payload=payload)])
@@ -386,7 +391,7 @@ class TestOutput:
         assert f"{len(text) - len(shown):,} characters are only in the log" in err.getvalue()
 
     def test_the_rate_is_kept_over_time(self) -> None:
-        throttle = Throttle(rate=1000.0)
+        throttle = Throttle(burst=1000.0, rate=1000.0)
         line = "z" * 99 + "\n"
         shown = sum(len(throttle.shown(line * 10, now=n / 10)) for n in range(101))
         assert 9_000 <= shown <= 11_500

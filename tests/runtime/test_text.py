@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jupyter_train.runtime.text import MAX_WAITING, PARTIAL_LINE_S, TAIL, TextBuffer
+from jupyter_train.runtime.text import BOUND, EVENT_CHARACTERS, PARTIAL_LINE_S, OutputBuffer
 
 
 class Clock:
@@ -13,14 +13,14 @@ class Clock:
 
 
 def test_pieces_of_one_stream_become_one_text() -> None:
-    text = TextBuffer(Clock())
+    text = OutputBuffer(Clock())
     for piece in ("epoch ", "1", "\n", "epoch 2\n"):
         text.write("stdout", piece)
     assert list(text.take(everything=False)) == [("stdout", "epoch 1\nepoch 2\n")]
 
 
 def test_streams_keep_their_order() -> None:
-    text = TextBuffer(Clock())
+    text = OutputBuffer(Clock())
     text.write("stdout", "a\n")
     text.write("stderr", "b\n")
     text.write("stdout", "c\n")
@@ -28,7 +28,7 @@ def test_streams_keep_their_order() -> None:
 
 
 def test_an_unfinished_line_waits_for_its_end() -> None:
-    text = TextBuffer(Clock())
+    text = OutputBuffer(Clock())
     text.write("stdout", "loss: ")
     assert list(text.take(everything=False)) == []
     assert text.waiting
@@ -39,7 +39,7 @@ def test_an_unfinished_line_waits_for_its_end() -> None:
 
 def test_an_unfinished_line_is_given_once_it_is_old() -> None:
     clock = Clock()
-    text = TextBuffer(clock)
+    text = OutputBuffer(clock)
     text.write("stdout", "working")
     assert list(text.take(everything=False)) == []
     clock.now = PARTIAL_LINE_S
@@ -47,7 +47,7 @@ def test_an_unfinished_line_is_given_once_it_is_old() -> None:
 
 
 def test_another_stream_does_not_overtake_an_unfinished_line() -> None:
-    text = TextBuffer(Clock())
+    text = OutputBuffer(Clock())
     text.write("stdout", "half")
     assert list(text.take(everything=False)) == []
     text.write("stderr", "warning\n")
@@ -55,49 +55,47 @@ def test_another_stream_does_not_overtake_an_unfinished_line() -> None:
 
 
 def test_everything_means_unfinished_lines_too() -> None:
-    text = TextBuffer(Clock())
+    text = OutputBuffer(Clock())
     text.write("stderr", "no newline")
     assert list(text.take(everything=True)) == [("stderr", "no newline")]
 
 
-def test_a_flood_is_counted_instead_of_kept() -> None:
-    text = TextBuffer(Clock())
+def test_a_display_keeps_its_place_among_the_text() -> None:
+    output = OutputBuffer(Clock())
+    output.write("stdout", "before")
+    output.put("display", {"data": 1}, 10)
+    output.put("display", {"data": 2}, 10)
+    output.write("stdout", "after\n")
+    assert list(output.take(everything=False)) == [
+        ("stdout", "before"),
+        ("display", {"data": 1}),
+        ("display", {"data": 2}),
+        ("stdout", "after\n"),
+    ]
+
+
+def test_more_than_the_bound_is_full_until_it_is_taken_and_nothing_is_lost() -> None:
+    output = OutputBuffer(Clock())
     line = "x" * 1023 + "\n"
-    for _ in range(1000):
-        text.write("stdout", line)
-    (_, kept), (stream, told), (_, end) = text.take(everything=False)
-    assert len(kept) == MAX_WAITING
-    assert stream == "stderr"
-    assert f"{1000 * len(line) - len(kept) - len(end):,} characters left out" in told
+    while not output.is_full:
+        output.write("stdout", line)
+    output.write("stdout", line)
+    taken = "".join(str(text) for _, text in output.take(everything=True))
+    assert len(taken) >= BOUND
+    assert taken == line * (len(taken) // len(line))
+    assert not output.is_full
 
 
-def test_the_end_of_a_flood_is_kept_too() -> None:
-    text = TextBuffer(Clock())
-    for number in range(100_000):
-        text.write("stdout", f"line {number}\n")
-    text.write("stderr", "warning\n")
-    text.write("stdout", "accuracy 0.97\n")
-    _, _, *end = text.take(everything=True)
-    assert end[-2:] == [("stderr", "warning\n"), ("stdout", "accuracy 0.97\n")]
-    lines = end[0][1].splitlines()
-    assert lines[-1] == "line 99999"
-    assert all(line.startswith("line ") for line in lines)
-    assert sum(len(part) for _, part in end) <= TAIL
+def test_a_long_text_comes_in_parts_that_end_with_a_line() -> None:
+    output = OutputBuffer(Clock())
+    output.write("stdout", ("y" * 999 + "\n") * 1000)
+    parts = [str(text) for _, text in output.take(everything=False)]
+    assert all(len(part) <= EVENT_CHARACTERS and part.endswith("\n") for part in parts)
+    assert sum(map(len, parts)) == 1_000_000
 
 
-def test_one_piece_that_is_too_long_is_cut() -> None:
-    text = TextBuffer(Clock())
-    text.write("stdout", "x" * (10 * MAX_WAITING))
-    text.write("stdout", "\nafter\n")
-    (_, kept), _, (_, end) = text.take(everything=True)
-    assert len(kept) == MAX_WAITING
-    assert end == "after\n"
-
-
-def test_after_a_flood_text_is_kept_again() -> None:
-    text = TextBuffer(Clock())
-    text.write("stdout", "x" * (MAX_WAITING + 1))
-    text.write("stdout", "lost")
-    list(text.take(everything=True))
-    text.write("stdout", "kept\n")
-    assert list(text.take(everything=False)) == [("stdout", "kept\n")]
+def test_a_line_longer_than_an_event_comes_in_parts() -> None:
+    output = OutputBuffer(Clock())
+    output.write("stdout", "x" * (3 * EVENT_CHARACTERS + 1))
+    parts = [len(str(text)) for _, text in output.take(everything=False)]
+    assert parts == [EVENT_CHARACTERS] * 3 + [1]

@@ -1,0 +1,134 @@
+"""What a cell shows is shown under it: text, displays, figures and results, in the order in which it made them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.kit import Notebook, Reply, new_notebook
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One kernel and one cluster for the tests of this file."""
+    home, cwd = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("notebook")
+    with new_notebook(home, cwd) as opened:
+        opened.run("%%train -n 2\npass", timeout=60)
+        yield opened
+        opened.run("import jupyter_train as jt\njt.cluster.stop()")
+
+
+def shown(notebook: Notebook, cell: str) -> Reply:
+    reply = notebook.run(cell)
+    assert reply.error is None, reply.all_text
+    return reply
+
+
+def cells_own(reply: Reply) -> list[dict[str, Any]]:
+    """The displays under a cell less those of the live view."""
+    return [d for d in reply.displays if not str(d.get("text/plain")).startswith("run ")]
+
+
+def test_displays_have_their_mime_types(notebook: Notebook) -> None:
+    reply = shown(
+        notebook,
+        "%%train -n 2\nfrom IPython.display import HTML\n"
+        "display(HTML('<b>bold</b>'))\ndisplay({'application/json': {'a': [1, 2]}, 'text/plain': 'a'}, raw=True)",
+    )
+    html, json = cells_own(reply)
+    assert html["text/html"] == "<b>bold</b>"
+    assert json["application/json"] == {"a": [1, 2]}
+
+
+def test_the_last_line_shows_its_value_once(notebook: Notebook) -> None:
+    reply = shown(notebook, "%%train -n 2\n{'a': 1}")
+    assert cells_own(reply) == [{"text/plain": "{'a': 1}"}]
+    assert reply.stdout == ""
+    assert cells_own(shown(notebook, "%%train -n 1\n6 * 7;  # hidden")) == []
+
+
+def test_an_open_figure_and_a_shown_one_become_pictures(notebook: Notebook) -> None:
+    reply = shown(
+        notebook,
+        "%%train -n 2\nimport matplotlib.pyplot as plt\n"
+        "plt.plot([1, 2]); plt.show()\nprint('between')\nfig, ax = plt.subplots(); ax.plot([2, 1]);",
+    )
+    pictures = cells_own(reply)
+    assert [set(picture) for picture in pictures] == [{"image/png", "text/plain"}] * 2
+    assert reply.stdout == "between\n"
+
+
+def test_figures_have_the_notebooks_options(notebook: Notebook) -> None:
+    notebook.run("%config InlineBackend.figure_formats = ['svg']")
+    try:
+        (picture,) = cells_own(
+            shown(notebook, "%%train -n 1\nimport matplotlib.pyplot as plt\nplt.plot([1, 2]);")
+        )
+    finally:
+        notebook.run("%config InlineBackend.figure_formats = ['png']")
+    assert set(picture) == {"image/svg+xml", "text/plain"}
+
+
+def test_text_and_displays_come_in_the_order_of_the_cell(notebook: Notebook) -> None:
+    message = notebook.start("%%train -n 2\nfor i in range(4):\n    print(i)\n    display(i)")
+    assert [text for text in in_order(notebook, message) if not text.startswith("run ")] == [
+        text for i in range(4) for text in (f"{i}\n", str(i))
+    ]
+
+
+def test_other_ranks_put_their_displays_in_the_log(notebook: Notebook) -> None:
+    reply = shown(notebook, "%%train -n 2 --name ranks\ndisplay(f'rank {train.rank}')\nNone")
+    assert cells_own(reply) == [{"text/plain": "'rank 0'"}]
+    log = shown(notebook, "%train log ranks --rank 1").stdout
+    assert "'rank 1'" in log
+
+
+def test_a_handle_changes_its_display(notebook: Notebook) -> None:
+    reply = shown(notebook, "%%train -n 1\nh = display('one', display_id='handle')\nh.update('two')\ndel h")
+    assert [d["text/plain"] for d in cells_own(reply)][-1] == "'two'"
+
+
+def test_a_cleared_output_has_the_live_view_again(notebook: Notebook) -> None:
+    message = notebook.start(
+        "%%train -n 1\nfrom IPython.display import clear_output\n"
+        "import time\nprint('gone')\ntime.sleep(.6)\nclear_output(wait=True)\nprint('stays')"
+    )
+    last = in_order(notebook, message)
+    at = last.index("<clear>")
+    assert "gone\n" in last[:at]
+    assert last[at + 1].startswith("run ")
+    assert last[at + 2] == "stays\n"
+    assert last[-1].startswith("run ")
+
+
+def test_get_ipython_is_a_notebooks(notebook: Notebook) -> None:
+    reply = shown(
+        notebook,
+        "%%train -n 1\nprint(type(get_ipython()).__name__, 'IPKernelApp' in get_ipython().config)\n"
+        "x = 5\nprint(get_ipython().user_ns['x'])",
+    )
+    assert reply.stdout == "ZMQInteractiveShell True\n5\n"
+    assert set(Path(notebook.home).rglob("history.sqlite")) == set()
+
+
+def in_order(notebook: Notebook, message: str) -> list[str]:
+    """What the messages of a cell say, in order; an update of a display too."""
+    found: list[str] = []
+    while True:
+        received = notebook.client.get_iopub_msg(timeout=30)
+        if received["parent_header"].get("msg_id") != message:
+            continue
+        content, kind = received["content"], received["msg_type"]
+        if kind == "stream":
+            found.append(content["text"])
+        elif kind in ("display_data", "execute_result", "update_display_data"):
+            found.append(content["data"]["text/plain"])
+        elif kind == "clear_output":
+            found.append("<clear>")
+        elif kind == "status" and content["execution_state"] == "idle":
+            notebook.client.get_shell_msg(timeout=5)
+            return found
