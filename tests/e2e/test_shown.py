@@ -63,7 +63,7 @@ def test_an_open_figure_and_a_shown_one_become_pictures(notebook: Notebook) -> N
 
 
 def test_figures_have_the_notebooks_options(notebook: Notebook) -> None:
-    notebook.run("%config InlineBackend.figure_formats = ['svg']")
+    shown(notebook, "%matplotlib inline\n%config InlineBackend.figure_formats = ['svg']")
     try:
         (picture,) = cells_own(
             shown(notebook, "%%train -n 1\nimport matplotlib.pyplot as plt\nplt.plot([1, 2]);")
