@@ -15,7 +15,7 @@ from jupyter_train import home
 from jupyter_train.boot import boot_id
 from jupyter_train.errors import CaptureError, NotEnoughWorkers, StoreError
 from jupyter_train.notebook.environment import allowed_patterns, travelling
-from jupyter_train.notebook.housekeeping import prune_once
+from jupyter_train.notebook.housekeeping import capture_limit, prune_once
 from jupyter_train.notebook.wait import in_background
 from jupyter_train.record import Call, RunSpec, new_run_id
 
@@ -80,6 +80,7 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
             random_state=options.seed is None,
             settings=with_future_flags(current_settings(), session.compiler_flags),
             given=work.given,
+            limit_bytes=capture_limit(),
         )
     except OSError as error:
         raise CaptureError(

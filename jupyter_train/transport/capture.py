@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from jupyter_train.errors import CaptureError
 from jupyter_train.record import ContentRef
@@ -17,58 +15,25 @@ from jupyter_train.transport.code import source_texts
 from jupyter_train.transport.collection import no_collection
 from jupyter_train.transport.content import ContentStore
 from jupyter_train.transport.culprit import Culprit, find_culprit
+from jupyter_train.transport.envelope import Envelope, Tables, seal
 from jupyter_train.transport.exclusions import is_users
 from jupyter_train.transport.functions import LruCache
-from jupyter_train.transport.memory import ALIGNMENT, NOTHING, Bytes, Layout
+from jupyter_train.transport.limit import too_much
 from jupyter_train.transport.names import CellNames, cell_names
+from jupyter_train.transport.parcels import file_away
 from jupyter_train.transport.pickling import RESERVED, Dumped, Namespace, Writer, drop_temporaries
 from jupyter_train.transport.randomness import random_state as current_random_state
 from jupyter_train.transport.submodules import reached_submodules
-
-#: Version of the files that :func:`capture` writes and ``load_capture`` reads.
-FORMAT = 1
-
-#: Regions of at least this size are files of their own, so that a data set is written and sent once.
-_OWN_FILE_BYTES = 256 << 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
-    """The first file of a capture: what the others are."""
-
-    format: int
-    names: tuple[str, ...]  #: in the order of the dumps; a last dump has the source of the functions
-    given: tuple[str, ...]  #: those of ``names`` that are labels, not names of the notebook
-    imports: tuple[str, ...]  #: submodules that code reaches through a captured package
-    layout: Layout
-    placement: npt.NDArray[np.int64]  #: of each region: which file after the stream, and offset in bytes
-    buffers: tuple[tuple[int, int], ...]
-    dropped: npt.NDArray[np.int64]  #: numbers of objects that the kernel has no more
-    random_state: dict[str, Any] | None
-    settings: Mapping[str, bytes] = field(default_factory=dict)  #: see ``settings.current_settings``
-
-
-#: Of a run that captured nothing at all.
-EMPTY = Envelope(
-    format=FORMAT,
-    names=(),
-    given=(),
-    imports=(),
-    layout=NOTHING,
-    placement=np.zeros((0, 2), np.int64),
-    buffers=(),
-    dropped=np.zeros(0, np.int64),
-    random_state=None,
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Capture:
     """What travelled, and the notebook's own objects for the way back."""
 
-    refs: tuple[ContentRef, ...]  #: envelope, stream, small regions together, then large ones
+    refs: tuple[ContentRef, ...]  #: envelope, its tables, then stream and memory
     names: tuple[str, ...]
     sizes: dict[str, int]  #: bytes by name; what names share counts for the first
+    written_bytes: int  #: what was not in the content folder yet
     remarks: tuple[str, ...]
     objects: tuple[Any, ...] = field(repr=False)  #: by number, None for temporaries
     bindings: dict[str, int] = field(repr=False)  #: identity of every name's value at the time
@@ -84,6 +49,7 @@ def capture(
     settings: Mapping[str, bytes] | None = None,
     cell: CellNames | None = None,
     given: Mapping[str, Any] | None = None,
+    limit_bytes: int | None = None,
 ) -> Capture:
     """Capture what ``source`` reads of ``namespace``, in the kernel's main thread.
 
@@ -96,48 +62,54 @@ def capture(
         settings: what earlier cells set for the whole process, as ``current_settings`` gives it.
         cell: the names of ``source``, where the caller has worked them out.
         given: values that travel beside the namespace, by labels that are no names.
+        limit_bytes: what may travel at most; None: any amount.
 
     Raises:
         SyntaxError: ``source`` is no Python.
         CaptureError: something that the cell reads cannot travel; the message
-            has the way to it. Or there is no room for the files.
+            has the way to it. Or it is more than ``limit_bytes``, of which nothing
+            was copied. Or there is no room for the files.
     """
     if cell is None:
         cell = cell_names(source)
     with no_collection():
-        pickled = _Pickled(namespace, cell, extra, given or {})
+        pickled = _Pickled(namespace, cell, extra, given or {}, limit_bytes)
         layout, regions = pickled.writer.memory.regions()
-        placement, files = _files(layout, regions)
+        filing = file_away(pickled.writer.out, pickled.parts, layout, regions)
+        written = content.written_bytes
         try:
-            stream = content.put(pickled.writer.stream())
-            refs = [content.put(*buffers, key=key) for buffers, key in files]
+            refs = [content.put(*parcel.buffers, key=parcel.key) for parcel in filing.parcels]
         except OSError as error:
             raise CaptureError(
                 f"what the cell reads could not be written to {content.folder}: {error.strerror or error}"
             ) from error
-        del regions, files
+        pieces, placement = filing.pieces, filing.placement
+        del regions, filing
         sizes = pickled.sizes()
         buffers = tuple(pickled.writer.buffers)
         imports = reached_submodules(pickled.writer.found_modules, pickled.writer.found_words | cell.words)
         objects = pickled.finish()
         dropped = drop_temporaries(objects)
         envelope = Envelope(
-            format=FORMAT,
-            names=tuple(sizes),
-            given=tuple(given or ()),
-            imports=tuple(imports),
-            layout=layout,
-            placement=placement,
-            buffers=buffers,
+            tables=Tables(
+                names=tuple(sizes),
+                given=tuple(given or ()),
+                imports=tuple(imports),
+                layout=layout,
+                placement=placement,
+                buffers=buffers,
+            ),
+            pieces=pieces,
             dropped=np.array(dropped, np.int64),
             random_state=current_random_state() if random_state else None,
             settings=dict(settings or {}),
         )
-        first = content.put(pickle.dumps(envelope, 5))
+        first = [content.put(file) for file in seal(envelope)]
     return Capture(
-        refs=(first, stream, *refs),
+        refs=(*first, *refs),
         names=tuple(sizes),
         sizes=sizes,
+        written_bytes=content.written_bytes - written,
         remarks=(),
         objects=tuple(objects),
         bindings={name: id(value) for name, value in namespace.items()},
@@ -148,17 +120,24 @@ class _Pickled:
     """The dumps of one capture, name by name."""
 
     def __init__(
-        self, namespace: Namespace, cell: CellNames, extra: Iterable[str], given: Mapping[str, Any]
+        self,
+        namespace: Namespace,
+        cell: CellNames,
+        extra: Iterable[str],
+        given: Mapping[str, Any],
+        limit_bytes: int | None,
     ) -> None:
         self.writer = Writer(namespace)
         self._namespace = namespace
         self._given = given
         self._dumps: dict[str, Dumped] = {}
+        self._limit_bytes = limit_bytes
         self._dump_all(self._known({*cell.reads, *extra}))
         for label in given:
             # One after the other, each with what its functions read: what an argument's loading may call is there.
             self._dump_all({label})
         self.writer.dump(source_texts(self.writer.found_files))
+        self._check_size(self.writer.total_bytes)
 
     def _dump_all(self, todo: set[str]) -> None:
         while todo:
@@ -166,6 +145,16 @@ class _Pickled:
                 self._dump(name)
             # Names that functions read are known when the functions are pickled.
             todo = self._known(self.writer.found_names) - self._dumps.keys()
+
+    @property
+    def parts(self) -> list[Dumped]:
+        """What each name added, in order."""
+        return list(self._dumps.values())
+
+    def _check_size(self, size_bytes: int) -> None:
+        if self._limit_bytes is not None and size_bytes > self._limit_bytes:
+            values = {name: self._value(name) for name in self._dumps}
+            raise CaptureError(too_much(self.sizes(), values, self._limit_bytes))
 
     def _known(self, names: Iterable[str]) -> set[str]:
         namespace = self._namespace
@@ -190,6 +179,9 @@ class _Pickled:
             if culprit is None:  # it travels alone: changed by another thread meanwhile, or too deep
                 culprit = Culprit(path=name, type_name=type(value).__name__, reason=str(error))
             raise CaptureError(str(culprit)) from error
+        # The stream is in memory already; arrays and tensors are only counted so far, and the
+        # error is better for knowing all of them.
+        self._check_size(self.writer.out.tell())
 
     def sizes(self) -> dict[str, int]:
         touched = self.writer.memory.touched_bytes
@@ -201,26 +193,3 @@ class _Pickled:
     def finish(self) -> list[Any]:
         self._dumps.clear()
         return self.writer.finish()[RESERVED:]
-
-
-def _files(
-    layout: Layout, regions: list[Bytes]
-) -> tuple[npt.NDArray[np.int64], Iterator[tuple[list[Any], str | None]]]:
-    """Which file each region goes into: small ones together in the first, large ones alone."""
-    placement = np.zeros((len(regions), 2), np.int64)
-    packed: list[Any] = []
-    alone: list[tuple[list[Any], str | None]] = []
-    length = 0
-    has_pack = any(region.nbytes < _OWN_FILE_BYTES for region in regions)
-    for index, region in enumerate(regions):
-        if region.nbytes >= _OWN_FILE_BYTES:
-            placement[index] = len(alone) + has_pack, 0
-            alone.append(([region], layout.hashes[index].hex()))
-            continue
-        padding = -length % ALIGNMENT
-        packed += [bytes(padding), region]
-        placement[index] = 0, length + padding
-        length += padding + region.nbytes
-    if has_pack:
-        alone.insert(0, ([np.frombuffer(b"".join(packed), np.uint8)], None))
-    return placement, iter(alone)

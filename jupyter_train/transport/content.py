@@ -18,6 +18,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
@@ -33,11 +34,20 @@ Buffer = bytes | bytearray | memoryview
 STALE_PART_S = 24 * 3600.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapped:
+    """One file in memory, twice; pages that nobody writes to are there once."""
+
+    private: memoryview  #: writable; what is written stays in this process
+    original: memoryview  #: read only
+
+
 class ContentStore:
     """Files of one folder by their hash. Any number of processes may use the folder at once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
+        self.written_bytes = 0  #: by this object: what was not there already
 
     def path(self, key: str) -> Path:
         """Where the bytes of ``key`` lie, whether they are there or not.
@@ -88,6 +98,7 @@ class ContentStore:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+        self.written_bytes += ref.size_bytes
         return ref
 
     def map(self, key: str) -> memoryview:
@@ -96,12 +107,25 @@ class ContentStore:
         Raises:
             FileNotFoundError: they are not here.
         """
-        descriptor = os.open(self.path(key), os.O_RDONLY)
+        return self.mapped(key).private
+
+    def mapped(self, key: str) -> Mapped:
+        """As :meth:`map`, with the bytes as they are in the file, whatever this process writes.
+
+        Raises:
+            FileNotFoundError: they are not here.
+        """
+        path = self.path(key)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             size = os.fstat(descriptor).st_size
             if not size:
-                return memoryview(bytearray())
-            return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY))
+                return Mapped(private=memoryview(bytearray()), original=memoryview(b""))
+            return Mapped(
+                private=memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY)),
+                # Mapped now: by the time it is read, the file may have been evicted.
+                original=memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)),
+            )
         finally:
             os.close(descriptor)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import pickle
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +10,10 @@ from typing import Any
 
 from jupyter_train.errors import CaptureError
 from jupyter_train.record import ContentRef
-from jupyter_train.transport.capture import EMPTY, FORMAT, Envelope
 from jupyter_train.transport.code import know_sources
 from jupyter_train.transport.collection import no_collection
 from jupyter_train.transport.content import ContentStore
+from jupyter_train.transport.envelope import SEALED, Envelope, open_envelope
 from jupyter_train.transport.memory import Regions
 from jupyter_train.transport.pickling import RESERVED, Namespace, Reader, Receiver, drop_temporaries
 from jupyter_train.transport.schedulers import track_steps
@@ -62,7 +61,7 @@ def load_capture(
             objects[number] = None
         track_steps(objects)
         snapshots = Snapshots(objects, regions)
-    given = {label: namespace.pop(label) for label in envelope.given}
+    given = {label: namespace.pop(label) for label in envelope.tables.given}
     return Loaded(
         names=tuple(name for name in envelope.names if name not in given),
         given=given,
@@ -109,24 +108,30 @@ def load_objects(
         FileNotFoundError: as :func:`load_capture`.
         CaptureError: as :func:`load_capture`.
     """
-    envelope = pickle.loads(content.map(refs[0].key)) if refs else EMPTY
-    if not isinstance(envelope, Envelope) or envelope.format != FORMAT:
-        raise CaptureError("the capture was written by another version of jupyter_train")
-    files = [content.map(ref.key) for ref in refs[2:]]
+    envelope = open_envelope([content.map(ref.key) for ref in refs[:SEALED]])
+    tables = envelope.tables
+    files = [content.mapped(ref.key) for ref in refs[SEALED:]]
 
     def region(index: int) -> memoryview:
-        file, offset = envelope.placement[index].tolist()
-        mapped: memoryview = files[file]
-        return mapped[offset : offset + int(envelope.layout.lengths[index])]
+        file, offset = tables.placement[index].tolist()
+        mapped: memoryview = files[file].private
+        return mapped[offset : offset + int(tables.layout.lengths[index])]
 
-    receiver = Receiver(namespace, Regions(envelope.layout, region, device=device))
-    stream = content.map(refs[1].key) if refs else b""
+    def original(index: int) -> memoryview:
+        file, offset = tables.placement[index].tolist()
+        mapped: memoryview = files[file].original
+        return mapped[offset : offset + int(tables.layout.lengths[index])]
+
+    receiver = Receiver(namespace, Regions(tables.layout, region, original=original, device=device))
+    stream = [
+        files[file].original[offset : offset + length] for file, offset, length in envelope.pieces.tolist()
+    ]
     name = ""
     try:
-        for name in envelope.imports:
+        for name in tables.imports:
             _import_if_there(name)
-        reader = Reader(stream, receiver, buffers=envelope.buffers)
-        for name in envelope.names:
+        reader = Reader(stream, receiver, buffers=tables.buffers)
+        for name in tables.names:
             namespace[name] = reader.load()
         code = reader.load() if refs else {}
         if know_code:

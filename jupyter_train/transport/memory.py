@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
+
+from jupyter_train.transport.pages import is_written
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -28,13 +29,14 @@ ALIGNMENT = 64
 _SPARSE_FACTOR = 4
 _SPARSE_BYTES = 1 << 20
 
+_COMPARED_BYTES = 1 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """Where the views of one pickle lie: region and offset of each, by its number."""
 
     lengths: npt.NDArray[np.int64]  #: bytes of each region
-    hashes: tuple[bytes, ...]  #: xxh3_128 of each region, as it was pickled; none on the way back
     region_of: npt.NDArray[np.int64]
     offset_of: npt.NDArray[np.int64]  #: bytes from the start of the region
     compacted: frozenset[int]  #: views whose bytes were copied into C order
@@ -42,7 +44,6 @@ class Layout:
 
 NOTHING = Layout(
     lengths=np.zeros(0, np.int64),
-    hashes=(),
     region_of=np.zeros(0, np.int64),
     offset_of=np.zeros(0, np.int64),
     compacted=frozenset(),
@@ -73,7 +74,7 @@ class Outgoing:
         self._starts: list[int] = []
         self._ends: list[int] = []
         self._owners: list[Any] = []
-        self._compact: dict[int, Callable[[], Bytes]] = {}
+        self._compact: dict[int, tuple[int, Callable[[], Bytes]]] = {}
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -103,7 +104,7 @@ class Outgoing:
         if compact is not None and used_bytes is not None:
             span = end - start
             if span > _SPARSE_BYTES and span > _SPARSE_FACTOR * used_bytes:
-                self._compact[number] = compact
+                self._compact[number] = used_bytes, compact
         return number
 
     def forget(self, count: int) -> None:
@@ -114,14 +115,14 @@ class Outgoing:
 
     def touched_bytes(self, first: int, last: int) -> int:
         """About what the views ``first`` to ``last`` (exclusive) take, shared memory counted once."""
-        merged = _merge(self._starts[first:last], self._ends[first:last])
-        return sum(end - start for start, end, _ in merged)
+        total = 0
+        for start, end, members in _merge(self._starts[first:last], self._ends[first:last]):
+            sparse = self._compact.get(first + members[0]) if len(members) == 1 else None
+            total += end - start if sparse is None else sparse[0]
+        return total
 
-    def regions(self, *, hashed: bool = True) -> tuple[Layout, list[Bytes]]:
+    def regions(self) -> tuple[Layout, list[Bytes]]:
         """Join what overlaps.
-
-        Args:
-            hashed: whether the layout has the hashes, which show later what changed.
 
         Returns:
             The layout, and the bytes of each region: the memory itself, not a
@@ -134,7 +135,7 @@ class Outgoing:
         contents: list[Bytes] = []
         for start, end, members in _merge(self._starts, self._ends):
             if len(members) == 1 and members[0] in self._compact:
-                contents.append(self._compact[members[0]]())
+                contents.append(self._compact[members[0]][1]())
                 compacted.add(members[0])
             else:
                 contents.append(bytes_at(start, end - start))
@@ -143,7 +144,6 @@ class Outgoing:
                 offset_of[number] = self._starts[number] - start
         layout = Layout(
             lengths=np.array([content.nbytes for content in contents], np.int64),
-            hashes=tuple(xxhash.xxh3_128_digest(content.data) for content in contents) if hashed else (),
             region_of=region_of,
             offset_of=offset_of,
             compacted=frozenset(compacted),
@@ -176,13 +176,23 @@ class Regions:
     Args:
         layout: as :meth:`Outgoing.regions` made it.
         region: bytes of a region, by its number; writable. Called once for each.
+        original: the same bytes as they were loaded, whatever was written since.
+            Needed for :meth:`changed` only.
         device: where tensors go that lay on an accelerator; None leaves them on the CPU.
     """
 
-    def __init__(self, layout: Layout, region: Callable[[int], Any], *, device: str | None = None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        region: Callable[[int], Any],
+        *,
+        original: Callable[[int], Any] | None = None,
+        device: str | None = None,
+    ) -> None:
         self.layout = layout
         self.device = device
         self._fetch = region
+        self._original = original
         self._regions: dict[int, Bytes] = {}
         self._storages: dict[tuple[int, str | None], Any] = {}
         self._region_of: list[int] = layout.region_of.tolist()
@@ -220,11 +230,14 @@ class Regions:
         return number in self.layout.compacted
 
     def changed(self) -> set[int]:
-        """Regions whose bytes are no longer those that were pickled. Reads all that were loaded."""
+        """Regions whose bytes are no longer those that were loaded. Reads only what was written to."""
+        original = self._original
+        assert original is not None, "what comes back has nothing to compare with"
         return {
             index
             for index, content in self._regions.items()
-            if xxhash.xxh3_128_digest(content.data) != self.layout.hashes[index]
+            if is_written(content.ctypes.data, content.nbytes)
+            and not _same_bytes(content, np.frombuffer(original(index), np.uint8))
         }
 
     def spans(self) -> list[tuple[int, int, int]]:
@@ -233,3 +246,11 @@ class Regions:
             (content.ctypes.data, content.ctypes.data + content.nbytes, index)
             for index, content in self._regions.items()
         )
+
+
+def _same_bytes(one: Bytes, other: Bytes) -> bool:
+    """Piece by piece: a comparison makes an array of its own, as long as what it compares."""
+    return all(
+        np.array_equal(one[start : start + _COMPARED_BYTES], other[start : start + _COMPARED_BYTES])
+        for start in range(0, one.nbytes, _COMPARED_BYTES)
+    )

@@ -7,7 +7,6 @@ belongs to one process is refused with the reason.
 from __future__ import annotations
 
 import importlib
-import io
 import pickle
 import sys
 from functools import cached_property, partial
@@ -25,6 +24,7 @@ from jupyter_train.transport.exclusions import is_our_train
 from jupyter_train.transport.memory import Outgoing
 from jupyter_train.transport.parametrized import is_parametrized, reduce_parametrized
 from jupyter_train.transport.refusals import refusal
+from jupyter_train.transport.stream import OutStream
 from jupyter_train.transport.transient import reduce_without, transient_attributes
 
 #: Buffers that other libraries offer (pyarrow) and that are larger travel as memory.
@@ -49,7 +49,7 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
 
     def __init__(
         self,
-        file: io.BytesIO,
+        file: OutStream,
         namespace: dict[str, Any],
         sender: object,
         memory: Outgoing,

@@ -12,7 +12,6 @@ The first three numbers are the namespace, the process that loads, and memory.
 
 from __future__ import annotations
 
-import io
 import pickle
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 
 from jupyter_train.transport.memory import Outgoing, Regions
 from jupyter_train.transport.pickler import NotebookPickler
+from jupyter_train.transport.stream import Buffer, OutStream, reader
 
 Namespace = dict[str, Any]
 
@@ -62,7 +62,7 @@ class Writer:
     def __init__(self, namespace: Namespace, *, given: Sequence[Any] = (), returning: bool = False) -> None:
         self.memory = Outgoing()
         self.sender = object()
-        self._file = io.BytesIO()
+        self._file = OutStream()
         self._pickler = NotebookPickler(self._file, namespace, self.sender, self.memory, returning=returning)
         self._pickler.memo = _memo_of([namespace, self.sender, self.memory, *given])
 
@@ -117,8 +117,7 @@ class Writer:
 
     def undo(self, dumped: Dumped, *, buffers: int | None = None) -> None:
         """Take the latest dump back."""
-        self._file.seek(dumped.start)
-        self._file.truncate()
+        self._file.truncate(dumped.start)
         self.memory.forget(dumped.first_view)
         if buffers is None:
             buffers = sum(view < dumped.first_view for view, _ in self.buffers)
@@ -133,9 +132,19 @@ class Writer:
         memo = self._pickler.memo.copy()
         return [memo[id(dumped.mark)][0] for dumped in dumps]
 
+    @property
+    def out(self) -> OutStream:
+        """The bytes of all dumps, in pieces."""
+        return self._file
+
+    @property
+    def total_bytes(self) -> int:
+        """About what everything dumped so far takes, memory included."""
+        return self._file.tell() + self.memory.touched_bytes(0, len(self.memory))
+
     def stream(self) -> memoryview:
-        """The bytes of all dumps."""
-        return self._file.getbuffer()
+        """The bytes of all dumps, as one."""
+        return self._file.joined()
 
     def finish(self) -> list[Any]:
         """Every object written, by its number; the writer is spent."""
@@ -153,7 +162,7 @@ class Reader:
     """Loads what a :class:`Writer` wrote, dump by dump.
 
     Args:
-        stream: the bytes of the dumps, or a part that starts at a dump.
+        stream: the bytes of the dumps, or a part that starts at a dump; several are read one after the other.
         receiver: namespace and memory of this process.
         given: as the writer's ``given``, with this process's own objects.
         buffers: as :attr:`Writer.buffers`.
@@ -161,14 +170,15 @@ class Reader:
 
     def __init__(
         self,
-        stream: bytes | memoryview,
+        stream: Buffer | Sequence[Buffer],
         receiver: Receiver,
         *,
         given: Sequence[Any] = (),
         buffers: Iterable[tuple[int, int]] = (),
     ) -> None:
         known = [receiver.namespace, receiver, receiver.regions, *given]
-        self._file = io.BytesIO(b"".join((_prelude(len(known)), stream)))
+        parts = [stream] if isinstance(stream, bytes | bytearray | memoryview) else stream
+        self._file = reader([_prelude(len(known)), *parts])
         self._unpickler = pickle.Unpickler(self._file, buffers=chain(known, _buffers(receiver, buffers)))
         self._unpickler.load()
 

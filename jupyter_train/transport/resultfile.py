@@ -100,7 +100,7 @@ class Section:
 
     def parts(self) -> list[memoryview]:
         """The bytes of the section, in order; the memory itself."""
-        layout, regions = self.writer.memory.regions(hashed=False)
+        layout, regions = self.writer.memory.regions()
         stream = self.writer.stream()
         offsets = np.zeros(len(regions), np.int64)
         end = stream.nbytes

@@ -225,6 +225,7 @@ def capture(
     random_state: bool = True,
     given: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    limit_bytes: int | None = None,
 ) -> Any:
     """Captures nothing; says what it was asked for."""
     return SimpleNamespace(refs=(), names=(), sizes={}, remarks=(), random_state=random_state, given=given)

@@ -15,7 +15,7 @@ def carry(memory: Outgoing) -> Regions:
     """The regions in a process that has copies of them."""
     layout, contents = memory.regions()
     copies = [content.copy() for content in contents]
-    return Regions(layout, copies.__getitem__)
+    return Regions(layout, copies.__getitem__, original=contents.__getitem__)
 
 
 def test_overlapping_views_become_one_region() -> None:
