@@ -76,7 +76,7 @@ def seed_everything(spec: RunSpec, state: Mapping[str, Any] | None) -> None:
     np.random.seed(own)
     random.seed(own)
     if state is not None:
-        restore_random_state(dict(state))
+        restore_random_state(state)
 
 
 def restore_settings(

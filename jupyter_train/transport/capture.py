@@ -37,6 +37,7 @@ class Capture:
     remarks: tuple[str, ...]
     objects: tuple[Any, ...] = field(repr=False)  #: by number, None for temporaries
     bindings: dict[str, int] = field(repr=False)  #: identity of every name's value at the time
+    random_state: dict[str, Any] | None = field(default=None, repr=False)  #: what travelled of it
 
 
 def capture(
@@ -90,6 +91,7 @@ def capture(
         imports = reached_submodules(pickled.writer.found_modules, pickled.writer.found_words | cell.words)
         objects = pickled.finish()
         dropped = drop_temporaries(objects)
+        state = current_random_state() if random_state else None
         envelope = Envelope(
             tables=Tables(
                 names=tuple(sizes),
@@ -101,7 +103,7 @@ def capture(
             ),
             pieces=pieces,
             dropped=np.array(dropped, np.int64),
-            random_state=current_random_state() if random_state else None,
+            random_state=state,
             settings=dict(settings or {}),
         )
         first = [content.put(file) for file in seal(envelope)]
@@ -113,6 +115,7 @@ def capture(
         remarks=(),
         objects=tuple(objects),
         bindings={name: id(value) for name, value in namespace.items()},
+        random_state=state,
     )
 
 

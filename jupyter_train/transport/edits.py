@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -79,11 +80,33 @@ def _state(own: Any, state: Any) -> None:
         own.bit_generator.state = state
     elif isinstance(own, io.BytesIO | io.StringIO):
         own.__setstate__(state)  # type: ignore[union-attr]  # typeshed leaves it out
-    else:  # numpy's RandomState and torch's Generator name it alike
+    elif hasattr(own, "set_state"):  # numpy's RandomState and torch's Generator name it alike
         own.set_state(state)
+    else:  # an image
+        own.__setstate__(state)
+
+
+def _set_state(own: Any, state: Any) -> None:
+    own.__setstate__(state)
+
+
+def _setattr(own: Any, given: list[tuple[str, Any]]) -> None:
+    for name, value in given:
+        setattr(own, name, value)
+
+
+def _class(own: type, given: list[tuple[str, Any]], gone: list[str]) -> None:
+    # Past the metaclass: an Enum's refuses, and the rank's has had its say.
+    for name in gone:
+        if name in vars(own):
+            type.__delattr__(own, name)
+    for name, value in given:
+        type.__setattr__(own, name, value)
 
 
 def _array(own: np.ndarray[Any, Any], new: np.ndarray[Any, Any]) -> None:
+    if own.size == new.size and own.dtype == new.dtype and own.shape != new.shape:
+        _reshape(own, new.shape)
     if own.shape != new.shape or own.dtype != new.dtype:
         raise CannotEdit(f"an array of shape {own.shape} became one of shape {new.shape} in place")
     was_writeable = own.flags.writeable
@@ -95,6 +118,15 @@ def _array(own: np.ndarray[Any, Any], new: np.ndarray[Any, Any]) -> None:
         own[...] = new
     finally:
         own.flags.writeable = was_writeable
+
+
+def _reshape(own: np.ndarray[Any, Any], shape: tuple[int, ...]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer versions of numpy advise against it
+        try:
+            own.shape = shape
+        except (AttributeError, ValueError):  # its strides do not allow it
+            raise CannotEdit(f"an array of shape {own.shape} became one of shape {shape} in place") from None
 
 
 def _objects(own: np.ndarray[Any, Any], elements: list[Any]) -> None:
@@ -118,10 +150,18 @@ def _requires_grad(own: Any, requires_grad: bool) -> None:
         own.requires_grad_(requires_grad)
 
 
+def _grad(own: Any, grad: Any) -> None:
+    own.grad = None if grad is None else grad.to(own.device)
+
+
 def _frame(own: Any, new: Any) -> None:
     own._update_inplace(new)
     own.attrs.clear()
     own.attrs.update(new.attrs)
+    if own.flags.allows_duplicate_labels != new.flags.allows_duplicate_labels:
+        own.flags.allows_duplicate_labels = new.flags.allows_duplicate_labels
+    for name in new._metadata:
+        object.__setattr__(own, name, getattr(new, name, None))
 
 
 def _extend(own: Any, tail: list[Any]) -> None:
@@ -143,5 +183,9 @@ _VERBS: dict[str, Callable[..., None]] = {
     "objects": _objects,
     "tensor": _tensor,
     "requires_grad": _requires_grad,
+    "grad": _grad,
     "frame": _frame,
+    "class": _class,
+    "setattr": _setattr,
+    "setstate": _set_state,
 }

@@ -98,6 +98,40 @@ class Tensors(Elements):
         return [("tensor", value.detach(), now[-1] and value.is_leaf)]
 
 
+class Gradients:
+    """``.grad`` of tensors that are no Parameter: what a cell of hand-made training leaves for the next.
+
+    Gradients of Parameters stay behind, see docs/cell.md: they are as large as
+    the model, and the next step overwrites them.
+    """
+
+    def picture(self, value: Any) -> Any:
+        return value.grad if value.is_leaf else None
+
+    def edits(self, value: Any, picture: Any, inside: ChangedInside) -> list[Edit]:
+        now = self.picture(value)
+        return [] if now is picture else [("grad", now)]
+
+    def parts(self, value: Any) -> Iterable[Any]:
+        return ()
+
+
+class IndexNames:
+    """pandas indexes, which never change but for their names."""
+
+    def picture(self, value: Any) -> tuple[Any, ...]:
+        return tuple(value.names)
+
+    def edits(self, value: Any, picture: tuple[Any, ...], inside: ChangedInside) -> list[Edit]:
+        now = self.picture(value)
+        return (
+            [] if len(now) == len(picture) and same(now, picture) else [("setattr", [("names", list(now))])]
+        )
+
+    def parts(self, value: Any) -> Iterable[Any]:
+        return ()
+
+
 class Frames:
     """pandas frames and series: opaque but for their blocks and axes."""
 
@@ -107,7 +141,12 @@ class Frames:
     def picture(self, value: Any) -> Any:
         manager = value._mgr
         blocks = tuple(manager.arrays)
-        return blocks, tuple(manager.axes), tuple(map(self._picture_of, blocks)), dict(value.attrs)
+        return blocks, tuple(manager.axes), tuple(map(self._picture_of, blocks)), self._beside(value)
+
+    def _beside(self, value: Any) -> tuple[Any, ...]:
+        """What is neither block nor axis: ``attrs``, flags, and the name of a series."""
+        named = tuple(getattr(value, name, None) for name in value._metadata)
+        return dict(value.attrs), value.flags.allows_duplicate_labels, named
 
     def _picture_of(self, block: Any) -> Any:
         return self._arrays.picture(block) if type(block) is np.ndarray else None

@@ -164,8 +164,37 @@ class _Cell:
         return (self.picture(value),)
 
 
+class _Class:
+    """What the notebook set on its own classes: counters, registries, methods put in later."""
+
+    def picture(self, value: type) -> dict[str, Any]:
+        return dict(vars(value)) if value.__module__ == "__main__" else {}
+
+    def edits(self, value: type, picture: dict[str, Any], inside: ChangedInside) -> list[Edit]:
+        if value.__module__ != "__main__" or not picture:
+            return []
+        now = vars(value)
+        given = [
+            (name, item)
+            for name, item in now.items()
+            if picture.get(name, _UNSET) is not item and _is_settable(name, item)
+        ]
+        gone = [name for name, item in picture.items() if name not in now and _is_settable(name, item)]
+        return [("class", given, gone)] if given or gone else []
+
+    def parts(self, value: type) -> Iterable[Any]:
+        return ()
+
+
+def _is_settable(name: str, item: Any) -> bool:
+    """Whether a class attribute is the user's: not the interpreter's or ``abc``'s bookkeeping."""
+    if name.startswith("_abc_"):
+        return False
+    return not (name.startswith("__") and name.endswith("__")) or isinstance(item, FunctionType)
+
+
 class _State:
-    """Opaque but for its state: a generator of random numbers, a file in memory."""
+    """Opaque but for its state: a generator of random numbers, a file in memory, an image."""
 
     def __init__(self, state: Callable[[Any], Any]) -> None:
         self._state = state
@@ -198,25 +227,29 @@ def _attributes(value: Any) -> dict[Any, Any]:
 ITEMS = _Entries("items", _dict, ordered=True)
 ATTRIBUTES = _Entries("attributes", _attributes, ordered=False)
 SEQUENCE = _Sequence()
+CLASS = _Class()
 
 
-def kinds_of(kind: type, arrays: Sequence[tuple[type, Kind]]) -> tuple[Kind, ...]:
+def kinds_of(kind: type, special: Sequence[tuple[type, tuple[Kind, ...]]]) -> tuple[Kind, ...]:
     """The ways in which objects of type ``kind`` can change; empty where they cannot.
 
     Args:
         kind: the type.
-        arrays: kinds that need the memory of one load, by base class.
+        special: the kinds of arrays, tensors and frames, by base class.
     """
-    for base, array_kind in arrays:
+    for base, kinds_there in special:
         if issubclass(kind, base):
-            return (array_kind,)
+            # Attributes: subclasses of arrays have a mask or a unit; a bare array has nowhere to keep any.
+            return tuple(one for one in kinds_there if one is not ATTRIBUTES or kind.__dictoffset__)
     if issubclass(kind, FunctionType):
         return (ATTRIBUTES,)
-    if issubclass(kind, type | ModuleType) or kind.__module__ == "logging":
+    if issubclass(kind, type):
+        return (CLASS,)
+    if issubclass(kind, ModuleType) or kind.__module__ == "logging":
         return ()  # not the notebook's
     if issubclass(kind, CellType):
         return (_Cell(),)
-    if kind.__module__.startswith("pandas."):
+    if kind.__module__.partition(".")[0] == "pandas":
         return ()  # an index, or the insides of a frame: caches apart, they change with the frame
     state = _state_of(kind)
     if state is not None:
@@ -263,4 +296,7 @@ def _state_of(kind: type) -> Callable[[Any], Any] | None:
     torch = sys.modules.get("torch")
     if torch is not None and issubclass(kind, torch.Generator):
         return lambda value: value.get_state()
+    image = sys.modules.get("PIL.Image")
+    if image is not None and issubclass(kind, image.Image):
+        return lambda value: value.__getstate__()
     return None

@@ -128,9 +128,11 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
         if not self._torch.is_plain(tensor):
             return NotImplemented
         parts = (self._memory, *self._tensor_memory.parts(tensor))
-        if not tensor.__dict__:
+        grad = self._torch.own_gradient(tensor)
+        if not tensor.__dict__ and grad is None:
             return self._torch.rebuild_tensor, parts
-        return self._torch.rebuild_tensor, parts, tensor.__dict__, None, None, self._torch.set_attributes
+        state = (tensor.__dict__, grad)
+        return self._torch.rebuild_tensor, parts, state, None, None, self._torch.set_attributes
 
     def _storage(self, storage: Any) -> Any:
         return self._torch.rebuild_storage, (self._memory, *self._tensor_memory.storage_parts(storage))

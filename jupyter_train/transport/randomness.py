@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -24,7 +25,22 @@ def random_state() -> dict[str, Any]:
     }
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
+def moved_on(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The states of ``now`` that differ from ``before``; of generators that ``before`` has."""
+    return {
+        name: now[name]
+        for name, state in before.items()
+        if state is not None and now.get(name) is not None and not _same(now[name], state)
+    }
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    return one.tobytes() == other.tobytes() if hasattr(one, "tobytes") else bool(one == other)
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
     """Set the global states to ``state``; what it has None for is left alone."""
     if state.get("random") is not None:
         import random

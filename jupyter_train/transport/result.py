@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,16 @@ from jupyter_train.transport.content import ContentStore
 from jupyter_train.transport.edits import CannotEdit, apply_edits
 from jupyter_train.transport.kinds import Edit
 from jupyter_train.transport.load import Loaded, load_objects
-from jupyter_train.transport.packing import Packing, a
+from jupyter_train.transport.packing import Limits, Packing, a
 from jupyter_train.transport.pickling import Namespace
+from jupyter_train.transport.randomness import moved_on, random_state, restore_random_state
 from jupyter_train.transport.resultfile import Header, ResultFile, write_result
 
-#: A name over this size stays with the run until somebody asks for it.
+#: A name that the cell made and that is over this size stays with the run until somebody asks for it.
 LARGE_BYTES = 256 << 20
+
+#: The same for what it changed in place.
+CHANGED_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +47,31 @@ class Applied:
     names: tuple[str, ...]  #: set
     changed: tuple[str, ...]  #: captured names whose objects were changed in place
     deleted: tuple[str, ...]
+    large: tuple[str, ...]  #: not set or changed: :func:`apply_large`, :func:`load_result`
+    edited: tuple[Any, ...]  #: the objects that were changed in place
     remarks: tuple[str, ...]
     error: BaseException | None  #: what ended the cell, where it travels
     returned: tuple[Any, ...] = ()  #: the value that a function call gave, if it came
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Touch:
+    """Another run did the same meanwhile."""
+
+    run: str  #: what it is called
+    name: str  #: of the notebook, that the object is reached by
+    wins: bool  #: it ended later
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Others:
+    """What other runs brought in between a run's capture and its own return."""
+
+    names: Mapping[str, Touch]
+    objects: Mapping[int, Touch]  #: by ``id`` of objects of the capture
+
+
+NOBODY = Others(names={}, objects={})
 
 
 def pack_result(
@@ -56,6 +82,7 @@ def pack_result(
     keep: Collection[str] | None = None,
     error: BaseException | None = None,
     large_bytes: int = LARGE_BYTES,
+    changed_bytes: int = CHANGED_BYTES,
 ) -> ResultSummary:
     """Write what the cell did, on rank 0 in its main thread, also after a failure.
 
@@ -65,15 +92,21 @@ def pack_result(
         path: of the result; its folder is made where it is missing.
         keep: the names that come back, of any size; None: all.
         error: what ended the cell.
-        large_bytes: names over this size do not come back by themselves.
+        large_bytes: names made by the cell and over this size do not come back by themselves.
+        changed_bytes: the same for names that it changed in place.
 
     Raises:
         OSError: no room, or the folder cannot be written.
     """
+    before = loaded.random_state  # None: the run has a seed of its own, and the notebook's states stay
+    now = None if before is None else moved_on(random_state(), before)  # first: what is pickled may draw
     with no_collection():
-        packing = Packing(loaded, namespace, keep, large_bytes)
+        limits = Limits(made_bytes=large_bytes, changed_bytes=changed_bytes)
+        packing = Packing(loaded, namespace, keep, limits)
         packing.add_edits()
         packing.add_names()
+        if now:
+            packing.add_random_state(now)
         if error is not None:
             packing.add_error(error)
         header = Header(
@@ -98,10 +131,25 @@ def pack_result(
     )
 
 
-def apply_result(path: Path, capture: Capture, namespace: Namespace) -> Applied:
+def apply_result(
+    path: Path,
+    capture: Capture,
+    namespace: Namespace,
+    *,
+    waited: bool = True,
+    others: Others = NOBODY,
+) -> Applied:
     """Bring a result into the notebook, in the kernel's main thread.
 
     The notebook's own objects are changed in place; its classes and functions stay its own.
+
+    Args:
+        path: of the result.
+        capture: what the run was started with.
+        namespace: the notebook's.
+        waited: whether the notebook did nothing since the capture. If it may have,
+            random generators that it has drawn from go on where they are.
+        others: what other runs have brought in since the capture.
 
     Raises:
         OSError: the file cannot be read.
@@ -110,24 +158,58 @@ def apply_result(path: Path, capture: Capture, namespace: Namespace) -> Applied:
     with no_collection(), ResultFile(path) as file:
         header = file.header
         _check_belongs(header, capture.objects)
-        remarks = list(header.remarks)
-        namespace_before = {name: id(value) for name, value in namespace.items()}
-        values, error = _apply_section(file, 0, namespace, capture.objects, remarks)
-    returned = (values.pop(RETURN_VALUE),) if RETURN_VALUE in values else ()
-    for name in (*values, *header.deleted):
-        if namespace_before.get(name) != capture.bindings.get(name):
-            remarks.append(f"{name} was assigned in the notebook meanwhile; the run's value replaced it")
-    namespace.update(values)
-    for name in header.deleted:
-        namespace.pop(name, None)
+        contents = _read(file, 0, namespace, capture.objects)
+    returned = (contents.values.pop(RETURN_VALUE),) if RETURN_VALUE in contents.values else ()
+    remarks = [*header.remarks, *contents.remarks]
+    edited = _edit(contents.edits, others, remarks)
+    before = {name: id(namespace[name]) for name in (*contents.values, *header.deleted) if name in namespace}
+    names: list[str] = []
+    meanwhile: list[str] = []
+    for name in (*contents.values, *header.deleted):
+        touch = others.names.get(name)
+        if touch is not None:
+            remarks.append(_of_two_runs(name, touch))
+            if touch.wins:
+                continue
+        elif before.get(name) != capture.bindings.get(name):
+            meanwhile.append(name)
+        if name in contents.values:
+            namespace[name] = contents.values[name]
+            names.append(name)
+        else:
+            namespace.pop(name, None)
+    if meanwhile:
+        remarks.append(_of_the_notebook(meanwhile))
+    state = contents.random
+    if not waited and capture.random_state is not None:
+        moved = moved_on(random_state(), capture.random_state)
+        state = {name: value for name, value in state.items() if name not in moved}
+    restore_random_state(state)
     return Applied(
-        names=tuple(values),
+        names=tuple(names),
         changed=header.changed,
         deleted=header.deleted,
+        large=header.large,
+        edited=tuple(edited),
         remarks=tuple(remarks),
-        error=error,
+        error=contents.error,
         returned=returned,
     )
+
+
+def apply_large(path: Path, capture: Capture, namespace: Namespace) -> None:
+    """Change captured objects by what was too large for :func:`apply_result`. Kernel's main thread.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no result, or that of another capture, or it lacks that part.
+    """
+    with no_collection(), ResultFile(path) as file:
+        _check_belongs(file.header, capture.objects)
+        if not file.has(1):
+            raise ValueError("the result was fetched without its large part")
+        contents = _read(file, 1, namespace, capture.objects)
+    _edit(contents.edits, NOBODY, [])
 
 
 def load_result(path: Path, refs: Sequence[ContentRef], content: ContentStore) -> dict[str, Any]:
@@ -155,8 +237,9 @@ def load_result(path: Path, refs: Sequence[ContentRef], content: ContentStore) -
         _check_belongs(header, objects)
         for section in range(len(header.sections)):
             if file.has(section):
-                values, _ = _apply_section(file, section, namespace, objects, [])
-                namespace.update(values)
+                contents = _read(file, section, namespace, objects)
+                _edit(contents.edits, NOBODY, [])
+                namespace.update(contents.values)
         missing = set(header.large) if not file.has(len(header.sections) - 1) else set()
     wanted = dict.fromkeys((*header.names, *header.changed, *header.large))
     return {name: namespace[name] for name in wanted if name in namespace and name not in missing}
@@ -168,24 +251,49 @@ def _check_belongs(header: Header, objects: Sequence[Any]) -> None:
         raise ValueError("the result belongs to another capture")
 
 
-def _apply_section(
-    file: ResultFile, section: int, namespace: Namespace, objects: Sequence[Any], remarks: list[str]
-) -> tuple[dict[str, Any], BaseException | None]:
-    values: dict[str, Any] = {}
+@dataclass(kw_only=True)
+class _Contents:
+    """One section, rebuilt here."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    edits: list[tuple[Any, list[Edit]]] = field(default_factory=list)
+    random: dict[str, Any] = field(default_factory=dict)
     error: BaseException | None = None
-    edits: list[tuple[Any, list[Edit]]] = []
+    remarks: list[str] = field(default_factory=list)
+
+
+def _read(file: ResultFile, section: int, namespace: Namespace, objects: Sequence[Any]) -> _Contents:
+    contents = _Contents()
     for (kind, key), value, why in file.load(section, namespace, objects):
-        if kind == "name" and why is None:
-            values[str(key)] = value
+        if why is not None:
+            if kind == "name":
+                contents.remarks.append(f"{key} could not be rebuilt here: {why}")
+            elif kind == "edit":
+                contents.remarks.append(
+                    f"a change of {a(objects[int(key)])} could not be rebuilt here: {why}"
+                )
         elif kind == "name":
-            remarks.append(f"{key} could not be rebuilt here: {why}")
-        elif kind == "edit" and why is None:
-            edits.append((objects[int(key)], value))
+            contents.values[str(key)] = value
         elif kind == "edit":
-            remarks.append(f"a change of {a(objects[int(key)])} could not be rebuilt here: {why}")
-        elif why is None:
-            error = value
+            contents.edits.append((objects[int(key)], value))
+        elif kind == "random":
+            contents.random = value
+        else:
+            contents.error = value
+    return contents
+
+
+def _edit(edits: Sequence[tuple[Any, list[Edit]]], others: Others, remarks: list[str]) -> list[Any]:
+    """Carry ``edits`` out; the objects that were changed."""
+    edited: list[Any] = []
     for own, changes in edits:
+        touch = others.objects.get(id(own))
+        if touch is not None:
+            remark = _of_two_runs(touch.name, touch)
+            if remark not in remarks:
+                remarks.append(remark)
+            if touch.wins:
+                continue
         try:
             apply_edits(own, changes)
         except CannotEdit as reason:
@@ -194,4 +302,18 @@ def _apply_section(
             Exception
         ) as reason:  # the notebook changed the object meanwhile: the other objects still come back
             remarks.append(f"{a(own)} could not be changed in place: {type(reason).__name__}: {reason}")
-    return values, error
+        edited.append(own)
+    return edited
+
+
+def _of_two_runs(name: str, touch: Touch) -> str:
+    if touch.wins:
+        return f'{name} stays as run {touch.run} left it, which ended later; run.result("{name}") has this run\'s'
+    return f"{name} was set by run {touch.run} too, which ended earlier: this run's value replaced it"
+
+
+def _of_the_notebook(names: Sequence[str]) -> str:
+    """The names were assigned while the run went on in the background."""
+    more = len(names) - 5
+    listed = ", ".join(names[:5]) + (f" and {more} more" if more > 0 else "")
+    return f"{listed} {'was' if len(names) == 1 else 'were'} assigned in the notebook meanwhile; the run's value replaced it"

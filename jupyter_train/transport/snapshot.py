@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from jupyter_train.transport.elements import Arrays, Elements, Frames, Tensors
-from jupyter_train.transport.kinds import Edit, Kind, kinds_of
+from jupyter_train.transport.elements import Arrays, Elements, Frames, Gradients, IndexNames, Tensors
+from jupyter_train.transport.kinds import ATTRIBUTES, Edit, Kind, kinds_of
 from jupyter_train.transport.memory import Regions
+from jupyter_train.transport.opaque import Opaque, is_opaque
 
 #: Objects without a number that are pictured at most: a library's registry behind an attribute must not cost seconds.
 _INNER_LIMIT = 20_000
@@ -35,29 +36,27 @@ class Snapshots:
         spans = regions.spans()
         self._arrays = Arrays(spans)
         self._elements: list[Elements] = [self._arrays]
-        self._special: list[tuple[type, Kind]] = [(np.ndarray, self._arrays)]
+        self._special: list[tuple[type, tuple[Kind, ...]]] = [(np.ndarray, (self._arrays, ATTRIBUTES))]
         torch = sys.modules.get("torch")
         if torch is not None:
             tensors = Tensors(spans)
             self._elements.append(tensors)
-            self._special.append((torch.Tensor, tensors))
+            self._special.append((torch.nn.Parameter, (tensors, ATTRIBUTES)))
+            self._special.append((torch.Tensor, (tensors, Gradients(), ATTRIBUTES)))
         pandas = sys.modules.get("pandas")
         if pandas is not None:
-            self._special.append((pandas.core.generic.NDFrame, Frames(self._arrays)))
+            self._special.append((pandas.core.generic.NDFrame, (Frames(self._arrays),)))
+            self._special.append((pandas.Index, (IndexNames(),)))
+        self._opaque = Opaque()
         self._kinds: dict[type, tuple[Kind, ...]] = {}
         self._numbered = {id(value) for value in objects if value is not None}
         self._pictures: dict[int, _Entry] = {}
         self._inner: dict[int, _Entry] = {}
-        self._classes: list[tuple[type, dict[str, Any]]] = []
         for number, value in enumerate(objects):
             if value is not None:
                 self._take(number, value)
 
     def _take(self, number: int, value: Any) -> None:
-        if isinstance(value, type):
-            if value.__module__ == "__main__":
-                self._classes.append((value, dict(vars(value))))
-            return
         kinds = self._kinds_of(type(value))
         if kinds:
             self._pictures[number] = (value, kinds, tuple(kind.picture(value) for kind in kinds))
@@ -85,7 +84,8 @@ class Snapshots:
     def _kinds_of(self, kind: type) -> tuple[Kind, ...]:
         found = self._kinds.get(kind)
         if found is None:
-            found = self._kinds[kind] = kinds_of(kind, self._special)
+            found = (self._opaque,) if is_opaque(kind) else kinds_of(kind, self._special)
+            self._kinds[kind] = found
         return found
 
     def changes(self) -> Iterator[tuple[int, Any, list[Edit]]]:
@@ -98,18 +98,6 @@ class Snapshots:
             edits = self._edits(entry, visited)
             if edits:
                 yield number, entry[0], edits
-
-    def changed_classes(self) -> Iterator[tuple[type, list[str]]]:
-        """Notebook classes whose attributes were set or deleted, with the names."""
-        for cls, before in self._classes:
-            now = dict(vars(cls))
-            names = [
-                name
-                for name in {*before, *now}
-                if now.get(name) is not before.get(name) and not name.startswith(("__", "_abc_"))
-            ]
-            if names:
-                yield cls, sorted(names)
 
     def _edits(self, entry: _Entry, visited: dict[int, bool]) -> list[Edit]:
         value, kinds, pictures = entry

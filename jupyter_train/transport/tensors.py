@@ -152,9 +152,19 @@ def typed_storage_parts(storage: torch.storage.TypedStorage) -> tuple[torch.Unty
     return storage._untyped_storage, _DTYPE_NAMES[storage.dtype]
 
 
-def set_attributes(tensor: torch.Tensor, attributes: dict[str, Any]) -> None:
-    """Give a rebuilt tensor the attributes that Python code had set on it."""
+def own_gradient(tensor: torch.Tensor) -> torch.Tensor | None:
+    """``.grad`` where it travels: not that of a Parameter, which is as large as the model and soon overwritten."""
+    if type(tensor) is not torch.Tensor or not tensor.requires_grad or not tensor.is_leaf:
+        return None
+    return tensor.grad
+
+
+def set_attributes(tensor: torch.Tensor, state: tuple[dict[str, Any], torch.Tensor | None]) -> None:
+    """Give a rebuilt tensor the attributes that Python code had set on it, and its gradient."""
+    attributes, grad = state
     tensor.__dict__.update(attributes)
+    if grad is not None:
+        tensor.grad = grad
 
 
 def _contiguous(size: tuple[int, ...]) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ import pytest
 
 from jupyter_train.transport.capture import Capture, capture
 from jupyter_train.transport.content import ContentStore
-from jupyter_train.transport.result import Applied, apply_result, load_result
+from jupyter_train.transport.result import NOBODY, Applied, Others, apply_result, load_result
 
 
 class Ranks:
@@ -77,7 +77,9 @@ class Notebook:
         *,
         keep: list[str] | None = None,
         large_bytes: int = 0,
+        changed_bytes: int = 0,
         meanwhile: str = "",
+        others: Others = NOBODY,
         fails: bool = False,
     ) -> Applied:
         """Run ``source`` on a rank and bring its result in."""
@@ -91,6 +93,7 @@ class Notebook:
                 "result": str(self.result),
                 "keep": keep,
                 "large_bytes": large_bytes,
+                "changed_bytes": changed_bytes,
                 "sys_path": [str(self.folder)],
             }
         )
@@ -98,7 +101,7 @@ class Notebook:
         assert fails or not self.told["error"], self.told["error"]
         if meanwhile:
             self.cell(meanwhile)
-        return apply_result(self.result, captured, self.names)
+        return apply_result(self.result, captured, self.names, waited=not meanwhile, others=others)
 
     def elsewhere(self) -> dict[str, Any]:
         """What another kernel gets of the last run."""

@@ -23,6 +23,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     from jupyter_train.record import ContentRef
     from jupyter_train.transport.content import ContentStore
     from jupyter_train.transport.load import load_capture
+    from jupyter_train.transport.randomness import restore_random_state
     from jupyter_train.transport.result import pack_result
 
     main = types.ModuleType("__main__")
@@ -37,6 +38,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     load_s = time.perf_counter() - started
     load_cpu_s = time.process_time() - started_cpu
     error = None
+    restore_random_state(loaded.random_state or {})
     try:
         code = compile(request["source"], "<cell>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         awaitable = eval(code, namespace)
@@ -51,7 +53,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         Path(request["result"]),
         keep=request["keep"],
         error=error,
-        **({"large_bytes": request["large_bytes"]} if request["large_bytes"] else {}),
+        **{name: request[name] for name in ("large_bytes", "changed_bytes") if request.get(name)},
     )
     return {
         "load_s": load_s,
