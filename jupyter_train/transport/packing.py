@@ -113,7 +113,10 @@ class Packing:
 
     def _not_back(self, name: str, value: Any, error: Exception) -> None:
         culprit = self._absent.culprit(value, name, self._small.writer.refuses)
-        if culprit is None:
+        if name == RETURN_VALUE:
+            why = str(error) if culprit is None else f"{culprit.path} ({culprit.type_name}): {culprit.reason}"
+            self._remarks.append(f"{name} did not come back: {why}")
+        elif culprit is None:
             self._absent.add(name, str(error) or type(error).__name__)
         else:
             self._absent.add_name(name, culprit)
