@@ -3,6 +3,7 @@
     <home>/journals/<controller>.sqlite   the truth of the runs of one controller
     <home>/runs/<run id>/                 results, spools of rank events, artifacts
     <home>/content/<xx>/<key>             captured data by its hash
+    <home>/sources/<key>/                 local modules of notebooks, unpacked for ranks
     <home>/clusters/<name>.json           records of clusters started here
     <home>/clusters/<name>/               their certificates and logs
 

@@ -12,6 +12,7 @@ from jupyter_train.notebook import options
 from jupyter_train.notebook.complete import complete
 from jupyter_train.notebook.session import attach_shell, current_session
 from jupyter_train.notebook.words import split_words
+from jupyter_train.transport.freshness import freshness
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -71,6 +72,11 @@ def refuse_syntax_errors(lines: list[str]) -> list[str]:
     return lines
 
 
+def see_modules(_result: object) -> None:
+    """After each cell: remember the files that it imported, as they are now."""
+    freshness.look()
+
+
 # What %%train? and %train? show.
 train_cell.__doc__ = options.train_help()
 train_line.__doc__ = options.line_help()
@@ -83,6 +89,8 @@ def register(shell: InteractiveShell) -> None:
     shell.input_transformers_cleanup.append(refuse_syntax_errors)
     shell.magics_manager.register_function(train_cell, "cell", "train")
     shell.magics_manager.register_function(train_line, "line", "train")
+    shell.events.register("post_run_cell", see_modules)
+    freshness.look()
     for magic in ("%%train", "%train"):
         shell.set_hook("complete_command", complete, str_key=magic)  # type: ignore[no-untyped-call]
 
@@ -91,5 +99,7 @@ def unregister(shell: InteractiveShell) -> None:
     """Takes the magics away again; runs go on."""
     if refuse_syntax_errors in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.remove(refuse_syntax_errors)
+    if see_modules in shell.events.callbacks["post_run_cell"]:
+        shell.events.unregister("post_run_cell", see_modules)
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("train", None)

@@ -22,6 +22,8 @@ _GLOBAL_WRITES = _operations("STORE_GLOBAL", "DELETE_GLOBAL")
 _NAME_WRITES = _operations("STORE_NAME", "DELETE_NAME")
 #: Its operand carries a flag in the lowest bit.
 _LOAD_GLOBAL = dis.opmap["LOAD_GLOBAL"]
+_IMPORT_NAME = dis.opmap["IMPORT_NAME"]
+_IMPORT_FROM = dis.opmap["IMPORT_FROM"]
 _NAMED = _LOADS | _GLOBAL_WRITES | _NAME_WRITES
 
 
@@ -32,6 +34,7 @@ class CodeNames(NamedTuple):
     writes: frozenset[str]  #: assigned or deleted
     in_functions: frozenset[str]  #: those that functions read, which run when somebody calls them
     words: frozenset[str]  #: every name in it, attributes too
+    imports: frozenset[str]  #: modules it imports, and ``module.name`` of ``from module import name``
 
 
 @lru_cache(maxsize=2048)
@@ -46,7 +49,14 @@ def code_names(code: CodeType, *, is_module: bool = False) -> CodeNames:
     writes: set[str] = set()
     in_functions: set[str] = set()
     words: set[str] = set(code.co_names)
+    imports: set[str] = set()
+    module = ""
     for operation, operand in _instructions(code):
+        if operation == _IMPORT_NAME:
+            module = code.co_names[operand]
+            imports.add(module)
+        elif operation == _IMPORT_FROM:
+            imports.add(f"{module}.{code.co_names[operand]}")
         if operation not in _NAMED:
             continue
         name = code.co_names[operand >> 1 if operation == _LOAD_GLOBAL else operand]
@@ -61,9 +71,12 @@ def code_names(code: CodeType, *, is_module: bool = False) -> CodeNames:
             writes |= inner.writes
             in_functions |= inner.in_functions
             words |= inner.words
+            imports |= inner.imports
     if code.co_flags & inspect.CO_OPTIMIZED:  # a function, not a module or the body of a class
         in_functions = reads
-    return CodeNames(frozenset(reads), frozenset(writes), frozenset(in_functions), frozenset(words))
+    return CodeNames(
+        *(frozenset(found) for found in (reads, writes, in_functions, words, imports)),
+    )
 
 
 def _instructions(code: CodeType) -> Iterator[tuple[int, int]]:

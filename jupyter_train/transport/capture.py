@@ -17,12 +17,15 @@ from jupyter_train.transport.content import ContentStore
 from jupyter_train.transport.culprit import Culprit, find_culprit
 from jupyter_train.transport.envelope import Envelope, Tables, seal
 from jupyter_train.transport.exclusions import is_users
+from jupyter_train.transport.freshness import source_remarks
 from jupyter_train.transport.functions import LruCache
 from jupyter_train.transport.limit import too_much
+from jupyter_train.transport.localmodules import local_closure
 from jupyter_train.transport.names import CellNames, cell_names
 from jupyter_train.transport.parcels import file_away
 from jupyter_train.transport.pickling import RESERVED, Dumped, Namespace, Writer, drop_temporaries
 from jupyter_train.transport.randomness import random_state as current_random_state
+from jupyter_train.transport.sources import pack_sources
 from jupyter_train.transport.submodules import reached_submodules
 
 
@@ -34,6 +37,7 @@ class Capture:
     names: tuple[str, ...]
     sizes: dict[str, int]  #: bytes by name; what names share counts for the first
     written_bytes: int  #: what was not in the content folder yet
+    sources: dict[str, int]  #: bytes by name of the local modules
     remarks: tuple[str, ...]
     objects: tuple[Any, ...] = field(repr=False)  #: by number, None for temporaries
     bindings: dict[str, int] = field(repr=False)  #: identity of every name's value at the time
@@ -75,11 +79,13 @@ def capture(
         cell = cell_names(source)
     with no_collection():
         pickled = _Pickled(namespace, cell, extra, given or {}, limit_bytes)
+        local = local_closure(cell.imports | pickled.writer.found_imports)
         layout, regions = pickled.writer.memory.regions()
         filing = file_away(pickled.writer.out, pickled.parts, layout, regions)
         written = content.written_bytes
         try:
             refs = [content.put(*parcel.buffers, key=parcel.key) for parcel in filing.parcels]
+            sources = [content.put(pack_sources(local.modules))] if local.modules else []
         except OSError as error:
             raise CaptureError(
                 f"what the cell reads could not be written to {content.folder}: {error.strerror or error}"
@@ -105,14 +111,16 @@ def capture(
             dropped=np.array(dropped, np.int64),
             random_state=state,
             settings=dict(settings or {}),
+            sources=sources[0].key if sources else "",
         )
         first = [content.put(file) for file in seal(envelope)]
     return Capture(
-        refs=(*first, *refs),
+        refs=(*first, *refs, *sources),
         names=tuple(sizes),
         sizes=sizes,
         written_bytes=content.written_bytes - written,
-        remarks=(),
+        sources={module.name: len(module.source) for module in local.modules},
+        remarks=tuple(source_remarks(local)),
         objects=tuple(objects),
         bindings={name: id(value) for name, value in namespace.items()},
         random_state=state,

@@ -18,6 +18,7 @@ from jupyter_train.transport.memory import Regions
 from jupyter_train.transport.pickling import RESERVED, Namespace, Reader, Receiver, drop_temporaries
 from jupyter_train.transport.schedulers import track_steps
 from jupyter_train.transport.snapshot import Snapshots
+from jupyter_train.transport.sources import install_sources, unpack_sources
 
 if "torch" in sys.modules:
     # A zygote imports torch and then this module, so that its ranks find everything imported.
@@ -73,6 +74,18 @@ def load_capture(
     )
 
 
+def _know_local_modules(key: str, content: ContentStore) -> None:
+    folder = content.folder.with_name("sources") / key
+    try:
+        install_sources(unpack_sources(content.map(key), folder), folder)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CaptureError(
+            f"the notebook's own modules cannot be written to {folder.parent}: {error.strerror or error}"
+        ) from error
+
+
 def _import_if_there(name: str) -> None:
     """Import a submodule that the cell may reach: by its words alone, so it may not need it."""
     try:
@@ -102,7 +115,8 @@ def load_objects(
 ) -> tuple[list[Any], Envelope, Regions]:
     """Fill ``namespace`` and return every object by its number.
 
-    With ``know_code`` the source of the functions is known to this process from now on.
+    With ``know_code`` the source of the functions is known to this process from now on, and the
+    notebook's local modules can be imported.
 
     Raises:
         FileNotFoundError: as :func:`load_capture`.
@@ -126,6 +140,8 @@ def load_objects(
     stream = [
         files[file].original[offset : offset + length] for file, offset, length in envelope.pieces.tolist()
     ]
+    if know_code and envelope.sources:
+        _know_local_modules(envelope.sources, content)
     name = ""
     try:
         for name in tables.imports:

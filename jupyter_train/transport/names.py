@@ -27,6 +27,7 @@ class CellNames:
     reads: frozenset[str]  #: must travel where the notebook has them; builtins may be among them
     writes: frozenset[str]  #: may be assigned or deleted at top level
     words: frozenset[str]  #: every name and attribute in it: which submodules it may use
+    imports: frozenset[str]  #: modules it imports, and ``module.name`` of ``from module import name``
     star: bool  #: has ``from … import *``, so that it assigns names not seen here
     dynamic: bool  #: uses ``exec``, ``globals()`` and the like: names in its strings count as read
 
@@ -64,5 +65,10 @@ def cell_names(source: str, *, filename: str = "<cell>", first_line: int = 1) ->
         elif dynamic and isinstance(node, ast.Constant) and isinstance(node.value, str):
             reads.update(_IDENTIFIER.findall(node.value))
     return CellNames(
-        reads=frozenset(reads), writes=names.writes, words=names.words, star=star, dynamic=dynamic
+        reads=frozenset(reads),
+        writes=names.writes,
+        words=names.words,
+        imports=names.imports,
+        star=star,
+        dynamic=dynamic,
     )

@@ -61,6 +61,7 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
         self.found_modules: set[str] = set()
         self.found_words: set[str] = set()
         self.found_files: set[str] = set()
+        self.found_imports: set[str] = set()
         self.buffers: list[tuple[int, int]] = []
         self._namespace = namespace
         self._sender = sender
@@ -142,8 +143,10 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
 
     def _function(self, function: FunctionType) -> Any:
         if cloudpickle_internals._should_pickle_by_reference(function):
+            self.found_imports.add(function.__module__)
             return NotImplemented
         names = code_names(function.__code__)
+        self.found_imports |= names.imports
         self.found_words |= names.words
         self.found_files.add(function.__code__.co_filename)
         if functions.is_single_dispatch(function):
@@ -162,6 +165,7 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
         return functions.make_cell, (), state, None, None, functions.fill_cell
 
     def _class(self, cls: type) -> Any:
+        self.found_imports.add(cls.__module__)
         return functions.reduce_class(cls, self._sender)
 
     def _lru_cache(self, cached: Any) -> Any:

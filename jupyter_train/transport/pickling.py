@@ -77,6 +77,11 @@ class Writer:
         return self._pickler.found_modules
 
     @property
+    def found_imports(self) -> set[str]:
+        """Modules that loading the objects or running their code imports, among names that are none."""
+        return self._pickler.found_imports | self._pickler.found_modules
+
+    @property
     def found_words(self) -> set[str]:
         """Names and attributes in the code pickled so far."""
         return self._pickler.found_words
