@@ -51,7 +51,8 @@ def _graph() -> bool:
 
 
 def _loader() -> bool:
-    loader = DataLoader(TensorDataset(torch.arange(4)), batch_size=2)
+    # A loader draws a number when it is gone through, which must not be one of the cell's.
+    loader = DataLoader(TensorDataset(torch.arange(4)), batch_size=2, generator=torch.Generator())
     attributes = loader.__dict__
     before = attributes["batch_sampler"]
     attributes["batch_sampler"] = [[3], [1]]
