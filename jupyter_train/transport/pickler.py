@@ -6,6 +6,7 @@ belongs to one process is refused with the reason.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pickle
 import sys
@@ -20,6 +21,7 @@ from cloudpickle import cloudpickle as cloudpickle_internals
 from jupyter_train.transport import functions
 from jupyter_train.transport.arrays import array_parts, rebuild_array
 from jupyter_train.transport.bytecode import code_names
+from jupyter_train.transport.exceptions import has_own_constructor, reduce_exception
 from jupyter_train.transport.exclusions import is_our_train
 from jupyter_train.transport.memory import Outgoing
 from jupyter_train.transport.parametrized import is_parametrized, reduce_parametrized
@@ -29,6 +31,17 @@ from jupyter_train.transport.transient import reduce_without, transient_attribut
 
 #: Buffers that other libraries offer (pyarrow) and that are larger travel as memory.
 _OUT_OF_BAND_BYTES = 4096
+
+#: What the dataclasses module compares by identity; cloudpickle would make others of them.
+_SENTINELS = {
+    type(value): name
+    for name, value in vars(dataclasses).items()
+    if name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY")
+}
+
+
+def _reduce_sentinel(value: Any) -> Any:
+    return getattr, (dataclasses, _SENTINELS[type(value)])
 
 
 def our_object(module: str, name: str) -> Any:
@@ -107,6 +120,10 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
             return self._refuse
         if is_parametrized(kind):
             return reduce_parametrized
+        if kind in _SENTINELS:
+            return _reduce_sentinel
+        if has_own_constructor(kind):
+            return reduce_exception
         is_transient = transient_attributes(kind)
         if is_transient is not None:
             return partial(reduce_without, is_transient=is_transient)
