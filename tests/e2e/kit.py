@@ -15,6 +15,7 @@ from typing import Any
 
 from jupyter_client.manager import KernelManager
 
+OUTPUTS = ("stream", "display_data", "execute_result", "update_display_data", "clear_output")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -38,6 +39,10 @@ class Reply:
     stdout: str = ""
     stderr: str = ""
     displays: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[tuple[str, dict[str, Any]]] = field(
+        default_factory=list
+    )  #: outputs as they came, with their kinds
+    execution_count: int = 0
     error: CellError | None = None
 
     @property
@@ -89,9 +94,18 @@ class Notebook:
         """Sends a cell and does not wait. Returns its message id."""
         return str(self.client.execute(code))
 
-    def run(self, code: str, timeout: float = 30, interrupt_when: Callable[[], bool] | None = None) -> Reply:
-        """Runs a cell to its end; interrupts it (■) once as soon as ``interrupt_when`` holds."""
-        message = self.start(code)
+    def run(
+        self,
+        code: str,
+        timeout: float = 30,
+        interrupt_when: Callable[[], bool] | None = None,
+        silent: bool = False,
+    ) -> Reply:
+        """Runs a cell to its end; interrupts it (■) once as soon as ``interrupt_when`` holds.
+
+        ``silent``: without a number and a place in the history.
+        """
+        message = str(self.client.execute(code, silent=silent))
         reply = Reply()
         end = time.monotonic() + timeout
         while True:
@@ -107,6 +121,10 @@ class Notebook:
             if received["parent_header"].get("msg_id") != message:
                 continue
             content, kind = received["content"], received["msg_type"]
+            if kind in OUTPUTS:
+                reply.messages.append((kind, content))
+            if kind == "execute_input":
+                reply.execution_count = content["execution_count"]
             if kind == "stream":
                 setattr(reply, content["name"], getattr(reply, content["name"]) + content["text"])
             elif kind in ("display_data", "execute_result", "update_display_data"):
