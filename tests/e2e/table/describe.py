@@ -81,7 +81,7 @@ class Description:
             self.leaves[path] = f"{type_name(value)}, too deep to be described"
         elif isinstance(value, types.ModuleType):
             self.leaves[path] = f"module {value.__name__}"
-        elif isinstance(value, tuple | frozenset):
+        elif isinstance(value, tuple | frozenset | types.MappingProxyType):
             self._add_content(path, value, depth)
         else:
             self._add_object(path, value, depth)
