@@ -23,6 +23,7 @@ from tornado.ioloop import PeriodicCallback
 
 from jupyter_train._version import __version__
 from jupyter_train.boot import boot_id
+from jupyter_train.control.acknowledge import Acknowledgements
 from jupyter_train.control.dispatcher import Dispatcher
 from jupyter_train.control.live import LiveRun
 from jupyter_train.control.messages import ExitCause, RankExited, RankReady
@@ -95,6 +96,7 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
             self._opened.exception()  # whoever awaits it hears of it, and that may be nobody
             raise
         self._dispatcher = Dispatcher(scheduler, self._journal, self._threads)
+        self._acknowledgements = Acknowledgements(scheduler.worker_send, lambda: self._journal.has_room)
         self._look_for_agents()
         awake = PeriodicCallback(self._stay_awake, AWAKE_EVERY_MS)
         scheduler.periodic_callbacks[NAME] = awake  # stopped with the scheduler
@@ -138,6 +140,7 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
         dispatcher, self._dispatcher = self._dispatcher, None
         if dispatcher is None:
             return
+        self._acknowledgements.close()
         await dispatcher.close()
         await asyncio.get_running_loop().run_in_executor(self._threads, self._journal.close)
         self._threads.shutdown(wait=False)
@@ -216,11 +219,21 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
 
     # Messages from agents
 
-    async def _on_events(self, worker: str, run_id: str = "", events: Sequence[bytes] = (), **_: Any) -> None:
+    async def _on_events(
+        self,
+        worker: str,
+        run_id: str = "",
+        attempt: int = 0,
+        events: Sequence[bytes] = (),
+        size: int = 0,
+        **_: Any,
+    ) -> None:
         run = self._run_of(worker, run_id)
         if run is not None and self._dispatcher is not None:
             with _never_raising(worker):
                 await self._dispatcher.relay(run, events)
+        if size and self._dispatcher is not None:
+            self._acknowledgements.add(worker, run_id=run_id, attempt=attempt, size=size)
 
     def _on_rank(
         self,

@@ -15,6 +15,7 @@ from jupyter_train.record.spec import RunSpec
 from jupyter_train.record.states import RunState, legal_move
 
 LOG_LINES_KEPT = 2000
+LOG_LINE_CHARACTERS = 8192  #: of each, the last ones
 USAGE_READINGS_KEPT = 4096
 _CHUNKS_MERGED_AT = 64
 
@@ -221,7 +222,7 @@ def _log(view: RunView, event: Event) -> RunView:
     text = log_text(payload)
     if not text:
         return view
-    line = LogLine(time=event.time, rank=event.rank, stream=stream, text=text)
+    line = LogLine(time=event.time, rank=event.rank, stream=stream, text=text[-LOG_LINE_CHARACTERS:])
     view = replace(view, log=(*view.log, line)[-LOG_LINES_KEPT:])
     if stream == "remark" and text not in view.remarks:
         view = replace(view, remarks=(*view.remarks, text))

@@ -60,6 +60,7 @@ class Agent(WorkerPlugin):  # type: ignore[misc]
         """Called by the worker in its event loop: start the zygote, answer the controller."""
         self._office = Office(worker)
         worker.handlers.update(self._office.handlers)
+        worker.stream_handlers["train-ack"] = self._office.acknowledged
         self._office.open()
 
     async def teardown(self, worker: Any) -> None:
@@ -68,6 +69,8 @@ class Agent(WorkerPlugin):  # type: ignore[misc]
         if office is not None:
             for name in office.handlers:
                 worker.handlers.pop(name, None)
+            # One may be on its way, and Dask drops the connection over a message that nobody handles.
+            worker.stream_handlers["train-ack"] = _nothing
             await office.close()
 
 
@@ -216,6 +219,13 @@ class Office:
         folder = home.run_folder(run_id)
         return {"events": await self._loop.run_in_executor(None, read_spools, folder, attempt)}
 
+    # What the controller tells
+
+    def acknowledged(self, *, run_id: str = "", attempt: int = 0, size: int = 0, **_: Any) -> None:
+        """The controller has taken in events of an attempt, ``size`` bytes of them."""
+        if relay := self._relays.get((run_id, attempt)):
+            relay.acknowledged(size)
+
     # What the launcher tells
 
     def launcher_ready(self, ready: bool) -> None:
@@ -336,6 +346,10 @@ def _read_part(path: Path, offset: int, length: int) -> dict[str, Any]:
     with path.open("rb") as file:
         file.seek(offset)
         return {"data": file.read(length), "total": os.fstat(file.fileno()).st_size}
+
+
+def _nothing(**_: Any) -> None:
+    pass
 
 
 def _remove(path: Path) -> None:

@@ -12,7 +12,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from jupyter_train.errors import RunFailed
@@ -54,6 +55,8 @@ class RankLink:
         self._frames = FrameReader()
         self._channel: socket.socket | None = None
         self._pipes: dict[int, tuple[str, codecs.IncrementalDecoder]] = {}
+        self._sources: dict[int, Callable[[], None]] = {}  # by descriptor, until its end: who reads from it
+        self._is_paused = False
         self._text = OutputBuffer()
         self._text_timer: asyncio.TimerHandle | None = None
         self._tail = ""
@@ -103,10 +106,11 @@ class RankLink:
         if self._told_to is not None:
             self._launcher.kill(self.pid)
         if not self.ended:
-            loop.add_reader(ours, self._read_channel)
+            self._sources = {ours.fileno(): self._read_channel}
             for fd in self._pipes:
                 os.set_blocking(fd, False)
-                loop.add_reader(fd, self._read_pipe, fd)
+                self._sources[fd] = partial(self._read_pipe, fd)
+            self._listen()
         return self.pid
 
     def end(self, mode: Mode) -> None:
@@ -166,21 +170,40 @@ class RankLink:
             except OSError:
                 pass  # full or closed: the signal follows
 
+    def _listen(self) -> None:
+        self._is_paused = False
+        for fd, read in self._sources.items():
+            asyncio.get_running_loop().add_reader(fd, read)
+
+    def _pause_if_full(self) -> None:
+        """Read no more while the relay is full: then the rank, or whatever writes to its pipes, has to wait."""
+        if self._is_paused or not self._relay.is_full:
+            return
+        self._is_paused = True
+        for fd in self._sources:
+            asyncio.get_running_loop().remove_reader(fd)
+        self._relay.when_room(self._listen)
+
+    def _forget_source(self, fd: int) -> None:
+        self._sources.pop(fd, None)
+        asyncio.get_running_loop().remove_reader(fd)
+
     def _read_channel(self, most: int = READ_BYTES) -> None:
         read = 0
         while self._channel is not None and read < most:
             try:
                 data = self._channel.recv(READ_BYTES)
             except (BlockingIOError, InterruptedError):
-                return
+                break
             except OSError:
                 data = b""
             if not data:
-                asyncio.get_running_loop().remove_reader(self._channel)
-                return
+                self._forget_source(self._channel.fileno())
+                break
             read += len(data)
             for kind, body in self._frames.feed(data):
                 self._hear(kind, body)
+        self._pause_if_full()
 
     def _hear(self, kind: FrameKind, body: bytes) -> None:
         match kind:
@@ -204,14 +227,16 @@ class RankLink:
             except OSError:
                 data = b""
             if not data:
-                asyncio.get_running_loop().remove_reader(fd)
+                self._forget_source(fd)
                 break
             read += len(data)
             text = decoder.decode(data)
             self._text.write(stream, text)
             if stream == "stderr":
                 self._tail = (self._tail + text)[-TAIL_CHARACTERS:]
-        if read and self._text_timer is None:
+        if self._text.is_full:
+            self._pass_text_on()
+        elif read and self._text_timer is None:
             self._text_timer = asyncio.get_running_loop().call_later(OUTPUT_INTERVAL_S, self._pass_text_on)
 
     def _pass_text_on(self, *, everything: bool = False) -> None:
@@ -223,6 +248,7 @@ class RankLink:
             for stream, text in self._text.take(everything=everything)
         ]
         self._relay.add(events)
+        self._pause_if_full()
         if not everything and self._text.waiting:
             self._text_timer = asyncio.get_running_loop().call_later(OUTPUT_INTERVAL_S, self._pass_text_on)
 
@@ -267,12 +293,11 @@ class RankLink:
         self._timers.clear()
 
     def _close(self) -> None:
-        loop = asyncio.get_running_loop()
+        for fd in list(self._sources):
+            self._forget_source(fd)
         if self._channel is not None:
-            loop.remove_reader(self._channel)
             self._channel.close()
             self._channel = None
         for fd in self._pipes:
-            loop.remove_reader(fd)
             os.close(fd)
         self._pipes = {}

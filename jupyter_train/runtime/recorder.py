@@ -232,7 +232,7 @@ class Recorder:
         """Metrics, what was shown, and progress, as events."""
         yield from self._metrics()
         for stream, piece in self._output.take(everything=everything):
-            payload = {"stream": stream, "text": piece} if isinstance(piece, str) else piece
+            payload = {"stream": stream, "text": _sendable(piece)} if isinstance(piece, str) else piece
             yield self._pack(EventKind.LOG, payload)
         for bar in list(self._bars):
             yield self._pack(EventKind.LOG, self._bars.pop(bar))
@@ -269,3 +269,8 @@ class Recorder:
         except Exception as error:  # this thread is the rank's voice: one bad value must not silence it
             text = f"something of the kind {kind} could not be recorded: {type(error).__name__}: {error}"
             return pack_event(replace(event, kind=EventKind.LOG, payload={"stream": "remark", "text": text}))
+
+
+def _sendable(text: str) -> str:
+    """``text`` with lone surrogates, which no encoding has, as their escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

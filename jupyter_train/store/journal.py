@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 GATHER_S = 0.05
 BACKLOG_BYTES = 64 * 2**20
+ROOM_SHARE = 4  #: of the backlog's bound: beyond one such part, those who have much to tell should wait
 _TRANSACTION_BYTES = 8 * 2**20
 _RETRY_S = (0.1, 0.3, 1.0, 3.0)
 
@@ -80,6 +81,15 @@ class JournalWriter:
         """Why nothing can be written at the moment, as a sentence; "" while all is well."""
         with self._changed:
             return self._trouble
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may come without being held back.
+
+        True also while the disk fails: what is left out then is said, and no run has to wait for a disk.
+        """
+        with self._changed:
+            return bool(self._trouble) or self._backlog.size_bytes < self._backlog.bound_bytes // ROOM_SHARE
 
     def append(self, run_id: str, events: Sequence[Event], packed: Sequence[bytes] | None = None) -> None:
         """Hand over ``events`` of one run, numbered from 1 without a break; never waits for the disk.

@@ -35,8 +35,10 @@ class TinyController(SchedulerPlugin):  # type: ignore[misc]
     def rank(self, worker: str, **told: Any) -> None:
         self.told.append({**told, "worker": worker, "at": time.time()})
 
-    def events(self, worker: str, run_id: str, attempt: int, events: list[bytes]) -> None:
+    def events(self, worker: str, run_id: str, attempt: int, events: list[bytes], size: int) -> None:
         self.packed += events
+        told = {"op": "train-ack", "run_id": run_id, "attempt": attempt, "size": size}
+        self.scheduler.worker_send(worker, told)
 
 
 class Cluster:

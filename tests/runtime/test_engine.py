@@ -89,7 +89,10 @@ def test_a_cell_runs_as_in_a_notebook(engine: Cluster) -> None:
         sys_path=("/from/the/notebook",),
         environment={"GIVEN": "value"},
     )
-    assert text(engine.events(run_id), 1) == "__main__ [''] / value /from/the/notebook\n2\n"
+    events = engine.events(run_id)
+    assert text(events, 1) == "__main__ [''] / value /from/the/notebook\n"
+    (shown,) = (e for e in events if e.payload.get("stream") == "display")
+    assert (shown.rank, shown.payload["data"], shown.payload["result"]) == (0, {"text/plain": "2"}, True)
 
 
 def test_torch_distributed_can_be_used_by_hand(engine: Cluster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from jupyter_train.record import Event, EventKind, unpack_event
 from jupyter_train.runtime.channel import Cause, FrameKind
 from jupyter_train.runtime.recorder import MAX_POINTS, Recorder
+from jupyter_train.runtime.stopping import StopRun
 
 
 class MemorySink:
@@ -163,3 +165,77 @@ def test_what_cannot_be_written_costs_itself_only(recorder: Recorder, sink: Memo
     assert "artifact could not be recorded" in remark.payload["text"]
     assert sink.column("loss") == ([1], [1.0])
     assert sink.seen[-1] is FrameKind.CAUSE
+
+
+class SlowSink(MemorySink):
+    """Takes nothing until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = threading.Event()
+
+    def events(self, packed: list[bytes], *, urgent: bool) -> None:
+        self.may.wait()
+        super().events(packed, urgent=urgent)
+
+
+def printing(recorder: Recorder, lines: int) -> threading.Thread:
+    def write() -> None:
+        for number in range(lines):
+            recorder.log("stdout", f"{number:>99}\n")
+
+    thread = threading.Thread(target=write, name="printing")
+    thread.start()
+    return thread
+
+
+def test_text_that_cannot_be_passed_on_makes_its_writer_wait_and_is_not_lost() -> None:
+    sink = SlowSink()
+    recorder = Recorder(sink, run_id="r", attempt=1, rank=0)
+    recorder.start()
+    thread = printing(recorder, 30_000)
+    thread.join(0.5)
+    assert thread.is_alive()
+    sink.may.set()
+    thread.join(20)
+    recorder.close()
+    text = "".join(event.payload["text"] for event in sink.of(EventKind.LOG))
+    assert text == "".join(f"{number:>99}\n" for number in range(30_000))
+
+
+def print_for_ever(recorder: Recorder) -> None:
+    while True:
+        recorder.log("stdout", "x" * 1000)
+
+
+def test_a_stop_gets_through_to_a_writer_that_waits() -> None:
+    sink = SlowSink()
+    recorder = Recorder(sink, run_id="r", attempt=1, rank=0)
+    recorder.start()
+
+    def interrupt(number: int, frame: object) -> None:
+        raise StopRun
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(StopRun):
+            print_for_ever(recorder)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        sink.may.set()
+        recorder.close()
+
+
+def test_displays_and_clears_stand_between_the_texts(recorder: Recorder, sink: MemorySink) -> None:
+    recorder.log("stdout", "before")
+    recorder.show({"stream": "display", "data": {"text/plain": "d"}}, 1)
+    recorder.show({"stream": "clear", "wait": True}, 1)
+    recorder.log("stdout", "after")
+    assert recorder.flush()
+    assert [event.payload.get("text", event.payload["stream"]) for event in sink.of(EventKind.LOG)] == [
+        "before",
+        "display",
+        "clear",
+        "after",
+    ]

@@ -7,7 +7,13 @@ from pathlib import Path
 
 from jupyter_train.record import Event, EventKind, pack_event
 from jupyter_train.runtime.channel import FrameKind, FrameReader, split_events
-from jupyter_train.runtime.spool import SPOOL_TAIL_BYTES, ChannelSink, read_spools, spool_name
+from jupyter_train.runtime.spool import (
+    SPOOL_MOST_BYTES,
+    SPOOL_TAIL_BYTES,
+    ChannelSink,
+    read_spools,
+    spool_name,
+)
 
 
 def event(number: int, text: str = "x") -> bytes:
@@ -69,3 +75,25 @@ def test_an_agent_that_is_gone_does_not_keep_events_from_the_file(tmp_path: Path
         sink.events([event(2)], urgent=False)
         sink.close()
     assert read_spools(tmp_path, 1) == [event(1), event(2)]
+
+
+def test_a_spool_stays_bounded_and_keeps_its_end(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.close()
+        sizes = spooled(theirs, tmp_path)
+    assert max(sizes) <= SPOOL_MOST_BYTES + 2_000_000
+    assert min(sizes[20:]) >= SPOOL_TAIL_BYTES
+    assert [path.name for path in tmp_path.iterdir()] == [spool_name(1, 0)]
+
+
+def spooled(channel: socket.socket, folder: Path) -> list[int]:
+    """Sizes of the file as 90 MB go through it."""
+    sink = ChannelSink(channel, folder / spool_name(1, 0))
+    sizes = []
+    for number in range(90):
+        sink.events([event(2 * number, "x" * 500_000), event(2 * number + 1, "y" * 500_000)], urgent=False)
+        sizes.append((folder / spool_name(1, 0)).stat().st_size)
+        assert read_spools(folder, 1)[-1] == event(2 * number + 1, "y" * 500_000)
+    sink.close()
+    return sizes
