@@ -333,6 +333,7 @@ def _cause(told: Mapping[str, Any]) -> ExitCause:
         signal=int(told.get("signal") or 0),
         code=int(told.get("code") or 0),
         text=str(told.get("text") or ""),
+        out_of_memory=told.get("out_of_memory"),
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Any
 
+from jupyter_train.control.crash import crash_frames
 from jupyter_train.control.eventlog import EventLog
 from jupyter_train.control.machine import RunMachine
 from jupyter_train.control.messages import Announce, Report, Timer
@@ -67,7 +68,7 @@ class LiveRun:
                 "type": told.type,
                 "module": "jupyter_train.errors" if told.cause != "launch" else "",
                 "message": told.message,
-                "frames": [],
+                "frames": crash_frames(told.text),
                 "text": f"{told.type}: {told.message}" + (f"\n\n{told.text}" if told.text else ""),
                 "secondary": False,
                 "cause": told.cause,

@@ -17,10 +17,11 @@ Mode = Literal["stop", "fail", "kill"]
 class ExitCause:
     """Why a rank's process ended, as its agent tells."""
 
-    kind: str  #: done, error, stopped, signal, exit; anything else is taken for exit
+    kind: str  #: done, error, stopped, signal, exit, lost; anything else is taken for exit
     signal: int = 0
     code: int = 0
     text: str = ""
+    out_of_memory: bool | None = None  #: whether it was killed for want of memory; None: not known
 
 
 # Inputs

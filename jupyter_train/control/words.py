@@ -12,21 +12,33 @@ def exit_sentence(rank: int, cause: ExitCause) -> str:
     """Why the process of ``rank`` is gone, when it did not say so itself."""
     if cause.kind == "error":
         return f"rank {rank} failed and its error was lost" + (f": {cause.text}" if cause.text else "")
+    if cause.kind == "lost":
+        return f"rank {rank} is lost: {cause.text}"
     if cause.kind != "signal":
-        return f"the process of rank {rank} left with exit code {cause.code} before its cell had ended"
+        return (
+            f"the process of rank {rank} left with exit code {cause.code} before its cell had ended, "
+            "as by os._exit: nothing that it had bound comes back"
+        )
     try:
         name = signal.Signals(cause.signal).name
     except ValueError:
         name = f"signal {cause.signal}"
-    return f"the process of rank {rank} was killed by {name}{_HINTS.get(name, '')}"
+    hint = _HINTS.get(name, "")
+    if name == "SIGKILL" and cause.out_of_memory is not None:
+        hint = _OUT_OF_MEMORY if cause.out_of_memory else _SOMEBODY
+    return f"the process of rank {rank} was killed by {name}{hint}"
 
 
 _HINTS = {
     "SIGKILL": ", as Linux does when memory runs out",
-    "SIGSEGV": ": native code read memory that is not its own; its log holds the Python lines",
+    "SIGSEGV": ", a segmentation fault: native code touched memory that is not its own",
     "SIGBUS": ", as when shared memory (/dev/shm) or a disk is full",
-    "SIGABRT": ": native code gave up; its log holds the Python lines",
+    "SIGABRT": ": native code gave up; its log says why",
+    "SIGFPE": ": native code divided by zero",
+    "SIGILL": ": native code was built for another processor",
 }
+_OUT_OF_MEMORY = ": out of memory, and Linux ended the largest process"
+_SOMEBODY = ", by itself or by another process: Linux did not do it for want of memory"
 
 
 def lost_sentence(place: Place) -> str:

@@ -136,7 +136,9 @@ def report(view: RunView, failure: Failure, *, name: str, cell: str = "", kind: 
     message = _message(payload, _kind(payload) if kind == errors.RunFailed.__name__ else kind)
     if out_of_memory(payload):
         message.append(f"out of memory{_in_use(view, rank)}")
-    elif payload.get("cause") == "signal" and "SIGKILL" in str(payload.get("message")):
+        if held := plain(str(payload.get("memory") or ""), 300):
+            message.append(f"held by the cell's names: {held}")
+    elif payload.get("cause") == "signal" and _is_a_riddle(str(payload.get("message"))):
         # Linux takes the largest process when memory is short, and does not say so.
         message.append(f"perhaps out of memory{_in_use(view, rank)}")
     tail = _others(failure)
@@ -146,6 +148,11 @@ def report(view: RunView, failure: Failure, *, name: str, cell: str = "", kind: 
         # The outermost says how it began, the innermost what happened.
         del frames[len(frames) // 2 if len(frames) > 2 else 0]
     return [*head, *(line for frame in frames for line in frame), *message, *tail][:MAX_LINES]
+
+
+def _is_a_riddle(message: str) -> bool:
+    """Whether a rank was killed and nobody knows for what."""
+    return "SIGKILL" in message and "for want of memory" not in message
 
 
 def _kind(payload: Mapping[str, Any]) -> str:

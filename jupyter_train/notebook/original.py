@@ -13,6 +13,12 @@ from jupyter_train import errors
 #: Ends of a rank that no exception of the cell explains.
 BY_CAUSE = {"signal": "RankLost", "lost": "RankLost", "exit": "RankLost", "timeout": "RunTimeout"}
 
+#: What the shell shows as an error of the cell: of a SystemExit it would say how to leave IPython.
+_RAISED = (Exception, KeyboardInterrupt)
+
+#: Of an exception that is shown as it is: front ends get its text whole, and one of 100 MB ends a browser's tab.
+MAX_TEXT = 20_000
+
 
 def original(
     kind: str, payload: Mapping[str, Any], shipped: BaseException | None, namespace: Mapping[str, Any]
@@ -25,7 +31,7 @@ def original(
     prints groups in a way of its own, without what is said of ranks.
     """
     message = str(payload.get("message", ""))
-    if isinstance(shipped, Exception) and type(shipped).__qualname__ == kind and _can_be_shown(shipped):
+    if isinstance(shipped, _RAISED) and type(shipped).__qualname__ == kind and _can_be_shown(shipped):
         return shipped
     found = _class(kind, str(payload.get("module") or "builtins"), namespace)
     if found is not None and not issubclass(found, BaseExceptionGroup):
@@ -35,17 +41,16 @@ def original(
     return errors.RunFailed(f"{kind}: {message}")
 
 
-def _can_be_shown(error: Exception) -> bool:
+def _can_be_shown(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return False
     try:
-        str(error)
-    except Exception:  # a user's __str__ may raise anything
+        return len(str(error)) <= MAX_TEXT
+    except BaseException:  # a user's __str__ may raise anything, SystemExit too
         return False
-    return True
 
 
-def _class(kind: str, module: str, namespace: Mapping[str, Any]) -> type[Exception] | None:
+def _class(kind: str, module: str, namespace: Mapping[str, Any]) -> type[BaseException] | None:
     if module.startswith("jupyter_train") or kind in BY_CAUSE.values():
         where: Any = errors
     elif module == "__main__":
@@ -53,10 +58,10 @@ def _class(kind: str, module: str, namespace: Mapping[str, Any]) -> type[Excepti
     else:
         where = builtins if module == "builtins" else sys.modules.get(module)
     found = namespace.get(kind) if where is None else getattr(where, kind, None)
-    return found if isinstance(found, type) and issubclass(found, Exception) else None
+    return found if isinstance(found, type) and issubclass(found, _RAISED) else None
 
 
-def _made(kind: type[Exception], message: str) -> Exception | None:
+def _made(kind: type[BaseException], message: str) -> BaseException | None:
     """An instance that reads as the original did."""
     if issubclass(kind, KeyError):
         try:
@@ -75,7 +80,7 @@ def _made(kind: type[Exception], message: str) -> Exception | None:
         if str(error) == message:
             return error
         # Its text is made of what it was constructed with, which is not known.
-        told: type[Exception] = type(
+        told: type[BaseException] = type(
             kind.__name__, (kind,), {"__module__": kind.__module__, "__str__": lambda self: message}
         )
         return told.__new__(told)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any, NoReturn, TypeVar
 
+from jupyter_train.runtime.protection import keep_python
 from jupyter_train.transport.settings import FUTURES
 
 T = TypeVar("T")
@@ -83,8 +84,12 @@ def ending_forks(run: Callable[[], T]) -> T:
     of a script: what follows is for the rank alone.
     """
     rank = os.getpid()
+    put_back = keep_python()
     try:
-        value = run()
+        try:
+            value = run()
+        finally:
+            put_back()
     except BaseException as error:
         if os.getpid() != rank:
             _leave_fork(error)

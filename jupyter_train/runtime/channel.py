@@ -33,7 +33,7 @@ class Command(IntEnum):
     STOP = ord("s")  #: set the stop flag
 
 
-CauseKind = Literal["done", "error", "stopped", "signal", "exit"]
+CauseKind = Literal["done", "error", "stopped", "signal", "exit", "lost"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,7 @@ class Cause:
     signal: int = 0
     code: int = 0
     text: str = ""
+    out_of_memory: bool | None = None  #: whether Linux killed it for want of memory; None: not known
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""

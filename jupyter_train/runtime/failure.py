@@ -11,6 +11,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from jupyter_train.runtime.memory import memory_in_use, ran_out_of_memory
+
 MAX_FRAMES = 16
 MAX_TEXT = 20_000
 MAX_MESSAGE = 4_000
@@ -50,7 +52,7 @@ def describe(
     """
     trace = _below_us(error.__traceback__)
     kind = type(error)
-    return {
+    told = {
         "type": kind.__qualname__,
         "module": kind.__module__,
         "message": _message(error)[:MAX_MESSAGE],
@@ -59,11 +61,19 @@ def describe(
         "secondary": secondary,
         "cause": "exit" if isinstance(error, SystemExit) else "exception",
     }
+    try:
+        if ran_out_of_memory(error):
+            told["memory"] = memory_in_use(trace)
+    except (
+        Exception
+    ):  # memory is short, and what is asked for its size may be anybody's: the error comes first
+        pass
+    return told
 
 
 def comes_from_peer(error: BaseException) -> bool:
     """Whether a collective failed because another rank had ended."""
-    return isinstance(error, (RuntimeError, OSError)) and bool(_PEER_GONE.search(str(error)))
+    return isinstance(error, (RuntimeError, OSError)) and bool(_PEER_GONE.search(_message(error)))
 
 
 def _below_us(trace: TracebackType | None) -> TracebackType | None:
@@ -97,13 +107,13 @@ def _message(error: BaseException) -> str:
         if isinstance(error, BaseExceptionGroup):
             lines += [f"{type(one).__qualname__}: {_message(one)}" for one in error.exceptions]
         return "\n".join(lines)
-    except Exception:  # a user's __str__ may raise anything
+    except BaseException:  # a user's __str__ may raise anything, SystemExit too
         return f"<{type(error).__name__} whose message cannot be shown>"
 
 
 def _text(error: BaseException, trace: TracebackType | None) -> str:
     try:
         text = "".join(traceback.format_exception(type(error), error, trace))
-    except Exception:  # as above: formatting calls __str__ and __repr__ of the user's objects
+    except BaseException:  # as above: formatting calls __str__ and __repr__ of the user's objects
         text = "".join(traceback.format_tb(trace)) + type(error).__qualname__
     return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT // 2]}\n[…]\n{text[-MAX_TEXT // 2 :]}"

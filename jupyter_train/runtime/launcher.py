@@ -218,8 +218,8 @@ class ForkLauncher:
         self._answers.clear()
         process = self._process
         status = process.poll() if process else None
-        how = f"signal {-status}" if status is not None and status < 0 else f"exit code {status}"
-        text = f"the process that the ranks are forked from ended ({how if status is not None else 'lost'})"
+        how = f" by signal {-status}" if status is not None and status < 0 else f" with exit code {status}"
+        text = f"the process that the ranks are forked from ended{how if status is not None else ''}"
         logger.error("%s; starting another", text)
         for forked in self._forks.values():
             if not forked.done():

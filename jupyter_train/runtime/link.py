@@ -23,13 +23,14 @@ from jupyter_train.runtime.escalation import Due, Mode, Step, kill_after, plan
 from jupyter_train.runtime.interrupts import raise_signal
 from jupyter_train.runtime.job import Job
 from jupyter_train.runtime.launcher import Launcher, RankFds
+from jupyter_train.runtime.oom import oom_kills
 from jupyter_train.runtime.relay import Relay
 from jupyter_train.runtime.text import OutputBuffer
 
 READ_BYTES = 1 << 18
 DRAIN_BYTES = 1 << 24  #: of a pipe at the end; whoever still writes to it after the rank's death is cut off
 OUTPUT_INTERVAL_S = 0.1
-TAIL_CHARACTERS = 4000  #: of C-level stderr, told with a rank that died of a signal
+TAIL_CHARACTERS = 16_000  #: of C-level stderr, told with a rank that died of a signal: a stack of 100 frames
 
 
 class Owner(Protocol):
@@ -60,6 +61,7 @@ class RankLink:
         self._text = OutputBuffer()
         self._text_timer: asyncio.TimerHandle | None = None
         self._tail = ""
+        self._oom_kills = oom_kills()
         self._cause: Cause | None = None
         self._told_to: Mode | None = None
         self._told_at = 0.0
@@ -138,7 +140,7 @@ class RankLink:
 
     def lost(self, text: str) -> None:
         """Nobody can tell how the process ended; the caller has killed it."""
-        cause = Cause(kind="signal", signal=int(signal.SIGKILL), text=text)
+        cause = Cause(kind="lost", text=text)
         self._finish(self._cause or (Cause(kind="stopped") if self._told_to else cause))
 
     def _do(self, due: Due) -> None:
@@ -270,8 +272,14 @@ class RankLink:
             return Cause(kind="stopped")
         code = os.waitstatus_to_exitcode(status)
         if code < 0:
-            return Cause(kind="signal", signal=-code, text=self._tail)
+            return Cause(kind="signal", signal=-code, text=self._tail, out_of_memory=self._was_oom(-code))
         return Cause(kind="exit", code=code, text=self._tail)
+
+    def _was_oom(self, number: int) -> bool | None:
+        now = oom_kills() if number == signal.SIGKILL else None
+        if now is None or self._oom_kills is None:
+            return None
+        return now > self._oom_kills
 
     def _finish(self, cause: Cause) -> None:
         if self.ended:

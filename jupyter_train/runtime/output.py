@@ -6,11 +6,9 @@ the agent reads.
 
 from __future__ import annotations
 
-import builtins
 import io
 import os
 import sys
-from typing import Any, NoReturn
 
 from jupyter_train.runtime.recorder import Recorder
 
@@ -70,7 +68,6 @@ def redirect(recorder: Recorder) -> None:
     """Send what this process prints to ``recorder``; its forks write to the descriptors."""
     sys.stdout = sys.__stdout__ = RecordedStream(recorder, "stdout", 1)  # type: ignore[assignment, misc]
     sys.stderr = sys.__stderr__ = RecordedStream(recorder, "stderr", 2)  # type: ignore[assignment, misc]
-    builtins.input = _no_input
     os.register_at_fork(after_in_child=lambda: _in_fork(recorder))
 
 
@@ -78,9 +75,3 @@ def _in_fork(recorder: Recorder) -> None:
     recorder.disown()
     sys.stdout = io.TextIOWrapper(io.FileIO(1, "wb", closefd=False), "utf-8", write_through=True)
     sys.stderr = io.TextIOWrapper(io.FileIO(2, "wb", closefd=False), "utf-8", write_through=True)
-
-
-def _no_input(prompt: Any = "") -> NoReturn:
-    raise RuntimeError(
-        "input() cannot ask anybody: the cell runs on ranks, away from the keyboard; use -p NAME=VALUE"
-    )

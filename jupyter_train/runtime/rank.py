@@ -9,7 +9,6 @@ left to clean up that its death does not.
 from __future__ import annotations
 
 import atexit
-import faulthandler
 import os
 import socket
 import sys
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from jupyter_train.errors import CaptureError
 from jupyter_train.home import content_folder
 from jupyter_train.record import RunSpec
-from jupyter_train.runtime import call, cell, environment, output, processes
+from jupyter_train.runtime import call, cell, environment, keyboard, output, processes, protection
 from jupyter_train.runtime.channel import Cause, FrameKind
 from jupyter_train.runtime.device import pick_device
 from jupyter_train.runtime.display import Showing
@@ -71,7 +70,8 @@ def main(files: RankFiles) -> NoReturn:
     interrupts.install(channel)
     processes.invite_oom_killer()
     output.redirect(recorder)
-    faulthandler.enable(file=2, all_threads=False)
+    protection.tell_crashes()
+    keyboard.unplug()
     atexit._clear()  # the zygote's own; what the cell registers runs at its end
     try:
         outcome = _Rank(job, recorder, stop, interrupts, files.listen).run()

@@ -11,7 +11,7 @@ import importlib
 import pickle
 import sys
 from functools import cached_property, partial
-from types import CellType, FunctionType, ModuleType
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import cloudpickle
@@ -32,6 +32,9 @@ from jupyter_train.transport.transient import reduce_without, transient_attribut
 #: Buffers that other libraries offer (pyarrow) and that are larger travel as memory.
 _OUT_OF_BAND_BYTES = 4096
 
+#: Methods of a kernel, and what a rank has in their place.
+_KEYBOARD = {"getpass": ("getpass", "getpass"), "raw_input": ("builtins", "input")}
+
 #: What the dataclasses module compares by identity; cloudpickle would make others of them.
 _SENTINELS = {
     type(value): name
@@ -45,7 +48,7 @@ def _reduce_sentinel(value: Any) -> Any:
 
 
 def our_object(module: str, name: str) -> Any:
-    """An object of jupyter_train itself, which every process has its own of."""
+    """An object that every process has its own of."""
     return getattr(importlib.import_module(module), name)
 
 
@@ -84,6 +87,7 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
             np.memmap: self._array,
             FunctionType: self._function,
             CellType: self._cell,
+            MethodType: self._method,
             ModuleType: self._module,
             functions.LruCache: self._lru_cache,
             cached_property: functions.reduce_cached_property,
@@ -180,6 +184,13 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
         if state is None:
             return functions.make_cell, ()
         return functions.make_cell, (), state, None, None, functions.fill_cell
+
+    def _method(self, method: MethodType) -> Any:
+        """The kernel has put methods of its own in the place of what asks at a keyboard."""
+        asks = _KEYBOARD.get(method.__name__)
+        if asks is None or not type(method.__self__).__module__.startswith("ipykernel."):
+            return NotImplemented
+        return our_object, asks
 
     def _class(self, cls: type) -> Any:
         self.found_imports.add(cls.__module__)

@@ -203,11 +203,41 @@ def test_a_group_of_exceptions_is_told_by_its_members() -> None:
     ]
 
 
-@pytest.mark.parametrize(("kind", "message"), [("SystemExit", "3"), ("KeyboardInterrupt", "")])
-def test_a_failed_run_names_the_type_that_cannot_be_raised_here(kind: str, message: str) -> None:
-    error = failed({0: payload(kind, message)})
+def test_leaving_with_a_code_does_not_leave_the_notebook() -> None:
+    error = failed({0: payload("SystemExit", "3")})
     assert type(error) is errors.RunFailed
-    assert f"{kind}: {message}".removesuffix(": ") in lines(error)
+    assert "SystemExit: 3" in lines(error)
+
+
+def test_a_cell_that_interrupts_itself_ends_as_a_plain_cell_does() -> None:
+    error = failed({0: payload("KeyboardInterrupt", "")})
+    assert type(error) is KeyboardInterrupt
+    assert "KeyboardInterrupt" in lines(error)
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("no")
+
+
+@pytest.mark.parametrize(
+    ("shipped", "message"), [(ValueError("x" * 30_000), "x" * 4_000), (Mute(), "<Mute>")]
+)
+def test_an_exception_that_a_front_end_cannot_show_is_made_anew(shipped: Exception, message: str) -> None:
+    error = failed({0: payload(type(shipped).__name__, message, module=__name__)}, shipped=shipped)
+    assert error is not shipped
+    assert str(error).endswith(message)
+
+
+def test_out_of_memory_says_what_is_held() -> None:
+    error = failed({0: payload("MemoryError", "", memory="batch 25.0 MB, model 8.0 MB")})
+    assert "held by the cell's names: batch 25.0 MB, model 8.0 MB" in lines(error)
+
+
+def test_a_kill_that_had_nothing_to_do_with_memory_does_not_suggest_it() -> None:
+    message = "the process of rank 1 was killed by SIGKILL, by itself or by another process: Linux did not do it for want of memory"
+    error = failed({1: payload("RankLost", message, cause="signal", frames=[])})
+    assert not [line for line in lines(error) if line.startswith("perhaps")]
 
 
 def test_a_lost_run_says_what_to_do() -> None:
