@@ -72,7 +72,7 @@ def _made(kind: type[BaseException], message: str) -> BaseException | None:
         error = kind(message)
         if str(error) == message:
             return error
-    except Exception:  # a constructor of anybody's, with other arguments
+    except BaseException:  # a constructor of anybody's, with other arguments
         pass
     try:
         error = kind.__new__(kind)
@@ -84,5 +84,5 @@ def _made(kind: type[BaseException], message: str) -> BaseException | None:
             kind.__name__, (kind,), {"__module__": kind.__module__, "__str__": lambda self: message}
         )
         return told.__new__(told)
-    except Exception:  # as above: RunFailed says it then
+    except BaseException:  # as above: RunFailed says it then
         return None

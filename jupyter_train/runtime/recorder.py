@@ -84,7 +84,6 @@ class Recorder:
         self._closing = False
         self._thread: threading.Thread | None = None
         self._alive = True
-        self._broke = False  #: the thread ended before its time; what is left is written by `close`
 
     def start(self) -> None:
         """Start the thread that writes."""
@@ -154,9 +153,6 @@ class Recorder:
             while thread.is_alive() and written < self._rank_seq:
                 written = self._rank_seq
                 thread.join(timeout_s)
-            if self._broke:
-                self._write_all(True, last=True)
-                self._sink.close()
 
     def disown(self) -> None:
         """Forget everything and record nothing from now on: for a fork of the rank, which has no thread."""
@@ -195,10 +191,12 @@ class Recorder:
             time.sleep(0.001)
 
     def _run(self) -> None:
-        try:
-            self._loop()
-        except:  # noqa: E722  # a cell that rebinds builtins may have taken any name that would stand here
-            self._broke = True
+        while True:
+            try:
+                self._loop()
+                return
+            except:  # noqa: E722  # a cell that rebinds builtins may have taken any name that would stand here
+                time.sleep(TEXT_INTERVAL_S)  # they are put back at its end, and until then nobody else writes
 
     def _loop(self) -> None:
         last = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
@@ -86,3 +87,48 @@ def test_a_fork_that_comes_to_the_end_of_the_cell_ends_there(last: str, code: in
     execute(compile_cell(source, file="<train fork>", first_line=1), namespace)
     _, status = os.waitpid(namespace["child"], 0)
     assert os.waitstatus_to_exitcode(status) == code
+
+
+def test_builtins_that_a_cell_rebinds_are_back_when_it_ends(namespace: dict[str, Any]) -> None:
+    import builtins
+
+    before = dict(vars(builtins))
+    cell = "import builtins\nfor name in ('len', 'isinstance', 'BaseException', 'print'):\n    setattr(builtins, name, None)\n"
+    run(f"{cell}builtins.added = 5", namespace)
+    with pytest.raises(ZeroDivisionError):
+        run(f"{cell}1 / 0", namespace)
+    assert vars(builtins).pop("added") == 5
+    assert vars(builtins) == before
+
+
+def test_signals_that_a_cell_blocks_reach_the_rank_again(namespace: dict[str, Any]) -> None:
+    import signal
+
+    run("import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})", namespace)
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "input('name?')",
+        "import getpass; getpass.getpass()",
+        "from getpass import getpass; getpass('x')",
+        "breakpoint()",
+        "import pdb; pdb.set_trace()",
+        "import pdb; pdb.run('1')",
+        "import bdb, pdb\nclass Own(pdb.Pdb): pass\nOwn().set_trace()\nx = 1",
+    ],
+)
+def test_a_question_ends_with_what_to_do_instead(question: str) -> None:
+    program = (
+        "from jupyter_train.runtime import keyboard; keyboard.unplug()\n"
+        "from jupyter_train.runtime.cell import compile_cell, execute, new_main\n"
+        f"execute(compile_cell({question!r}, file='<train x>', first_line=2), new_main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("RuntimeError: ")
+    assert "cannot ask anybody" in last

@@ -239,3 +239,24 @@ def test_displays_and_clears_stand_between_the_texts(recorder: Recorder, sink: M
         "clear",
         "after",
     ]
+
+
+def test_a_cell_that_takes_our_tools_away_silences_the_recorder_only_so_long() -> None:
+    class Crippled(MemorySink):
+        is_crippled = True
+
+        def events(self, packed: list[bytes], *, urgent: bool) -> None:
+            if self.is_crippled:
+                raise TypeError("'NoneType' object is not callable")
+            super().events(packed, urgent=urgent)
+
+    sink = Crippled()
+    recorder = Recorder(sink, run_id="r", attempt=1, rank=0)
+    recorder.start()
+    recorder.remark("lost")
+    while not recorder.flush(0.05):
+        sink.is_crippled = False
+    recorder.remark("told")
+    recorder.close()
+    assert sink.of(EventKind.LOG)[-1].payload["text"] == "told"
+    assert sink.closed
