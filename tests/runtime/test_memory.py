@@ -38,7 +38,7 @@ step(np.zeros(25_000_000, np.uint8))
 
 def test_model_optimizer_and_batch_are_named_with_their_sizes() -> None:
     told = describe(fail(TRAINED, torch=torch, np=np))["memory"]
-    assert told.split(", ") == ["batch 25.0 MB", "model 8.0 MB", "opt 8.0 MB"]
+    assert told.split(", ") == ["batch 25.0 MB", "opt 8.0 MB", "model 8.0 MB"]
 
 
 def test_what_is_one_thing_counts_once() -> None:
