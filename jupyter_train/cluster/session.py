@@ -193,7 +193,9 @@ class Session:
         from distributed import Client
 
         from jupyter_train.cluster.loopthread import LoopThread
+        from jupyter_train.cluster.randomness import keep_apart
 
+        keep_apart()
         with ExitStack() as undo:
             thread = LoopThread()
             undo.callback(thread.end)
