@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.e2e.table.cases import parse_cases
-from tests.e2e.table.compare import Outcome, differences, same_text
+from tests.e2e.table.compare import STREAMS, Outcome, differences, same_text
 from tests.e2e.table.describe import Description
 from tests.e2e.table.page import EVERYWHERE, covers, read_page
 from tests.e2e.table.shown import Output, frames_of_cells, outputs, without_view
@@ -125,8 +125,10 @@ def test_the_two_streams_have_no_order_among_each_other() -> None:
     out, err = Output(kind="stdout", text="a"), Output(kind="stderr", text="b")
     one = Outcome(leaves={}, outputs=(out, err, out), after=(), error=None)
     other = Outcome(leaves={}, outputs=(Output(kind="stdout", text="aa"), err), after=(), error=None)
-    assert not differences(one, other, {})
-    assert differences(one, replace(one, outputs=(out, err)), {})
+    rules = {STREAMS: EVERYWHERE[STREAMS]}
+    assert not differences(one, other, rules)
+    assert differences(one, other, {})
+    assert differences(one, replace(one, outputs=(out, err)), rules)
 
 
 def test_pictures_differ_by_their_size() -> None:

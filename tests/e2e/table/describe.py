@@ -68,7 +68,7 @@ class Description:
         self._globals = globals_of_cells
         self._known = known
         self._folder = folder  #: another one for each run of a case
-        self._storages: dict[int, str] = {}
+        self._memory: list[tuple[str, Any]] = []  #: arrays that share none
 
     def add(self, path: str, value: Any, depth: int = 0) -> None:
         """Describe ``value`` below ``path``."""
@@ -181,19 +181,17 @@ class Description:
             self.add(f"{path}: items", value.ravel().tolist(), depth + 1)
             return
         self.leaves[f"{path}: values"] = _comparable(value)
-        if value.size:
-            base = value
-            while getattr(base, "base", None) is not None and hasattr(base.base, "__array_interface__"):
-                base = base.base
-            self._add_storage(path, base.__array_interface__["data"][0])
+        self._add_memory(path, value)
 
     def _add_tensor(self, path: str, value: Any, depth: int) -> None:
         plain = value.detach()
         self.leaves[f"{path}: form"] = f"{value.dtype} {tuple(value.shape)} {value.device}"
         if plain.layout is sys.modules["torch"].strided and plain.device.type == "cpu":
             self.leaves[f"{path}: values"] = _comparable(plain.resolve_conj().resolve_neg().float().numpy())
-            if plain.numel():
-                self._add_storage(path, plain.untyped_storage().data_ptr())
+            has_array = (
+                plain.dtype != sys.modules["torch"].bfloat16 and not plain.is_conj() and not plain.is_neg()
+            )
+            self._add_memory(path, plain.numpy() if has_array else None)
         if not value.is_leaf:
             self.leaves[f"{path}: graph"] = "there"
             return
@@ -202,10 +200,16 @@ class Description:
         if value.grad is not None:
             self.add(f"{path}.grad", value.grad, depth + 1)
 
-    def _add_storage(self, path: str, address: int) -> None:
-        first = self._storages.setdefault(address, path)
-        if first != path:
-            self.leaves[f"{path}: memory"] = f"of {first}"
+    def _add_memory(self, path: str, array: Any) -> None:
+        """Tell of the first array some of whose elements are some of these."""
+        import numpy as np
+
+        for first, other in self._memory if array is not None else ():
+            if np.may_share_memory(array, other) and np.shares_memory(array, other):
+                self.leaves[f"{path}: memory"] = f"of {first}"
+                return
+        if array is not None and array.size:
+            self._memory.append((path, array))
 
     def _add_column(self, path: str, value: Any) -> None:
         self.leaves[f"{path}: form"] = f"{value.dtype} {len(value)} {getattr(value, 'name', None)!r}"

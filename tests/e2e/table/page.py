@@ -28,6 +28,7 @@ EVERYWHERE: dict[str, Callable[[Any], Any]] = {
     "file of the cell": lambda text: re.sub(
         r"/\S*/ipykernel_\d+/\d+\.py|\b\d+\.py(?=, line)|<train [^>]*>", "<cell>", text
     ),
+    "order of stdout and stderr": lambda text: text,  # see ``compare.STREAMS``
     "addresses": lambda text: re.sub(r"0x[0-9a-f]{6,}", "0x…", text),
 }
 

@@ -134,6 +134,5 @@ def _surroundings() -> dict[str, Any]:
         "settings.numpy print": str(np.get_printoptions()["precision"]),
         "settings.figures": str(plt.get_fignums()),
         "settings.logging": f"{logging.getLogger().level} {len(logging.getLogger().handlers)}",
-        "settings.warnings": str(len(warnings.filters)),
         "settings.argv": str(len(sys.argv)),
     }
