@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,10 @@ from jupyter_train.transport.call import RETURN_VALUE, argument_label, function_
 if TYPE_CHECKING:
     from jupyter_train.notebook.function import Settings
     from jupyter_train.notebook.run import Run
+    from jupyter_train.notebook.session import Session
+
+_LET_GO_S = 3.0  #: a poll of the cluster takes up to 2 s
+_let_go: list[object] = []  #: what is called at exit, once there is anything to let go of
 
 
 def start_call(
@@ -38,6 +43,8 @@ def start_call(
         Exception: what the function raised, without our frames in IPython.
     """
     session = current_session()
+    if session.shell is None and not _let_go:
+        _let_go.append(atexit.register(_let_go_of_runs, session))
     work = call_work(function, args, kwargs, notebook=session.namespace)
     options = call_options(settings, list(work.given), bg=bg)
     try:
@@ -46,6 +53,15 @@ def start_call(
         raise quiet(error) from None
     except KeyboardInterrupt as error:
         raise quiet(error, ["KeyboardInterrupt: nothing was started"]) from None
+
+
+def _let_go_of_runs(session: Session) -> None:
+    """At the end of a script: a thread that still prints would meet a standard output that is being closed."""
+    following = [run.follow() for run in session.runs.values() if run.is_followed]
+    for follower in following:
+        follower.stop()
+    for follower in following:
+        follower.join(_LET_GO_S)
 
 
 def call_work(
@@ -61,7 +77,7 @@ def call_work(
         TypeError: it cannot be called, or not with these arguments.
     """
     if not callable(function):
-        raise TypeError(f"jt.submit calls a function, and a {type(function).__name__} is none")
+        raise TypeError(f"jt.submit needs a function: this {type(function).__name__} cannot be called")
     name = _name(function)
     by_place, by_name = _labels(function, name, args, kwargs)
     called = function_label(name)

@@ -140,7 +140,10 @@ class ClusterFunction(Generic[P, R]):
             )
         functools.update_wrapper(self, function)
         self.__wrapped__ = function
-        self.settings = settings
+        self.settings = settings.copy()
+        if (cluster := settings.get("cluster")) is not None:
+            # Of a connection the name alone: a decorated function travels.
+            self.settings["cluster"] = str(getattr(cluster, "name", cluster))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Waits for the run.

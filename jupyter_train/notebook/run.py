@@ -109,6 +109,11 @@ class Run:
         return _is_over(self.known)
 
     @property
+    def is_followed(self) -> bool:
+        """Whether a thread of this process listens for its news."""
+        return self._follower is not None and self._follower.is_following
+
+    @property
     def params(self) -> dict[str, Any]:
         """What ``-p`` gave it."""
         spec = self.view.spec

@@ -6,7 +6,9 @@ import re
 import sys
 from typing import Any
 
-_IPYTHON = re.compile(r"In|Out|get_ipython|exit|quit|_+|_i+|_i?\d+|_[iod]h|_exit_code|__(?!main__).*__")
+_IPYTHON = re.compile(
+    r"In|Out|get_ipython|exit|quit|_+|_i+|_i?\d+|_[iod]h|_exit_code|__(?!(?:main|file)__).*__"
+)
 
 
 def is_our_train(kind: type) -> bool:

@@ -8,7 +8,16 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from jupyter_train.home import RUN_ID
-from jupyter_train.record import ContentRef, Event, EventKind, RunSpec, new_run_id, pack_event, unpack_event
+from jupyter_train.record import (
+    Call,
+    ContentRef,
+    Event,
+    EventKind,
+    RunSpec,
+    new_run_id,
+    pack_event,
+    unpack_event,
+)
 
 FULL = RunSpec(
     run_id="20261122-153000-ab12cd",
@@ -16,6 +25,7 @@ FULL = RunSpec(
     source="loss.backward()\n",
     first_line=3,
     ranks=4,
+    call=Call(function="function f", args=("argument a",), kwargs={"b": "argument b"}, file="/x.py"),
     capture=(ContentRef(key="0" * 32, size_bytes=10), ContentRef(key="f" * 32, size_bytes=0)),
     captured_names=("model", "loader"),
     strategy="none",

@@ -11,6 +11,8 @@ import zlib
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
 
+from jupyter_train.transport.code import label_of
+
 LONGEST_NAME = 40
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 
@@ -40,6 +42,8 @@ def _file_key(file: str) -> int:
 
 
 def _place(file: str, line: int) -> str:
+    if label := label_of(file):
+        return f"{label}, line {line}"
     return f"line {line}" if file.startswith("<") else f"{os.path.basename(file)}:{line}"
 
 
