@@ -1,6 +1,7 @@
 """The gradients of one backward, made the average over the ranks.
 
-The whole ``.grad`` is averaged, never summed: that is idempotent, so that
+Ranks of one host add up through shared memory, others by gloo or NCCL. The
+whole ``.grad`` is averaged, never summed: that is idempotent, so that
 accumulated gradients cannot count twice. Buckets are reduced while backward
 still runs, all but the last, which carries flags and the loss and is reduced
 when backward has returned. When a flag says that some rank saw other gradients
@@ -21,7 +22,8 @@ from jupyter_train.errors import CellError, RanksDiverged
 from jupyter_train.runtime.parallel.groups import Groups
 from jupyter_train.runtime.parallel.header import Header, Kind
 from jupyter_train.runtime.parallel.learning import Learner
-from jupyter_train.runtime.parallel.plan import Bucket, Plan, make_plan
+from jupyter_train.runtime.parallel.neighbours import MOST_BYTES, Neighbours
+from jupyter_train.runtime.parallel.plan import Bucket, Plan, make_plan, share, shared_bytes
 from jupyter_train.runtime.parallel.registry import Registry, leaves
 from jupyter_train.runtime.parallel.sites import Site
 
@@ -61,8 +63,10 @@ class Averager:
         registry: Registry,
         learner: Learner,
         namespaces: Callable[[], Sequence[Mapping[str, Any]]],
+        neighbours: Neighbours | None = None,
     ) -> None:
         self._groups = groups
+        self._neighbours = neighbours
         self._ranks = groups.world_size
         self._header = header
         self._registry = registry
@@ -130,9 +134,21 @@ class Averager:
             plan.next += 1
 
     def _start(self, bucket: Bucket) -> None:
-        bucket.gather()
-        bucket.flat.div_(self._ranks)
-        bucket.work = self._groups.data.allreduce([bucket.flat])
+        bucket.gather(self._ranks)
+        self._send(bucket)
+
+    def _send(self, bucket: Bucket) -> None:
+        if bucket.parts and self._neighbours is not None:
+            self._neighbours.signal()
+        else:
+            bucket.work = self._groups.data.allreduce([bucket.reduced.whole])
+
+    def _finish(self, bucket: Bucket) -> None:
+        if bucket.parts and self._neighbours is not None:
+            self._neighbours.wait()
+            bucket.add_up()
+        else:
+            self._groups.wait(bucket.work)
 
     # -- when it has returned
 
@@ -146,15 +162,14 @@ class Averager:
         extras = [0.0, float(note.stop), note.loss, *note.amounts]
         if last >= 0:
             bucket = plan.buckets[last]
-            bucket.gather()
-            bucket.flat.div_(self._ranks)
+            bucket.gather(self._ranks)
             extras[_FLAG] = float(self._differs(plan))
-            if bucket.extras is not None:
+            if bucket.reduced.extras is not None:
                 bucket.write(extras)
-            bucket.work = self._groups.data.allreduce([bucket.flat])
+            self._send(bucket)
             for bucket in plan.buckets:
-                self._groups.wait(bucket.work)
-        if last >= 0 and plan.buckets[last].extras is not None:
+                self._finish(bucket)
+        if last >= 0 and plan.buckets[last].reduced.extras is not None:
             extras = plan.buckets[last].read()
         else:
             extras[_FLAG] = float(self._differs(plan))
@@ -179,7 +194,7 @@ class Averager:
         with torch.no_grad():
             for bucket in plan.buckets:
                 if bucket.grads:
-                    torch._foreach_copy_(bucket.grads, bucket.live)
+                    torch._foreach_copy_(bucket.grads, bucket.averages)
 
     def scale(self, plan: Plan, factor: float) -> None:
         """This rank's gradients counted otherwise than supposed: make them right before they are averaged again."""
@@ -205,17 +220,28 @@ class Averager:
             line.overlaps = False
         parameters = self._registry.alive()
         mine = self._gradients(nodes, parameters, line.site)
-        told = self._groups.exchange((sorted(mine), line.overlaps, note.loss, note.stop))
+        is_stale = line.plan is None or line.plan.is_stale()
+        told = self._groups.exchange((sorted(mine), line.overlaps, note.loss, note.stop, is_stale))
         used = sorted(set().union(*(numbers for numbers, *_ in told)), reverse=True)
         if any(number not in parameters for number in used):
             raise RanksDiverged(
                 f"{line.site}: another rank's loss depends on parameters that are gone on this one"
             )
-        line.overlaps = all(overlaps for _, overlaps, _, _ in told)
-        if line.plan is None or line.plan.numbers != used or line.plan.is_stale():
-            line.plan = make_plan(used, parameters, extras=_AMOUNTS + self._ranks)
+        line.overlaps = all(overlaps for _, overlaps, *_ in told)
+        if line.plan is None or line.plan.numbers != used or any(stale for *_, stale in told):
+            line.plan = self._make_plan(used, parameters)
         self._reduce_all(line.plan, parameters)
-        return Note(loss=sum(loss for _, _, loss, _ in told), stop=any(stop for *_, stop in told))
+        return Note(loss=sum(loss for _, _, loss, *_ in told), stop=any(stop for *_, stop, _ in told))
+
+    def _make_plan(self, used: Sequence[int], parameters: dict[int, torch.Tensor]) -> Plan:
+        """The same plan on every rank, in shared memory where there is some. Collective."""
+        plan = make_plan(used, parameters, extras=_AMOUNTS + self._ranks)
+        size_bytes = shared_bytes(plan, self._ranks)
+        if self._neighbours is not None and 0 < size_bytes <= MOST_BYTES:
+            memory = self._neighbours.memory(size_bytes)
+            if memory is not None:
+                share(plan, memory, rank=self._groups.rank, ranks=self._ranks)
+        return plan
 
     def _gradients(
         self, nodes: Sequence[Any], parameters: Mapping[int, torch.Tensor], site: Site
@@ -234,13 +260,13 @@ class Averager:
         for bucket in plan.buckets:
             self._start(bucket)
         for bucket in plan.buckets:
-            self._groups.wait(bucket.work)
+            self._finish(bucket)
         self.keep(plan)
         with torch.no_grad():
             for bucket in plan.buckets:
                 if not bucket.lacks:
                     continue
-                for number, view in zip(bucket.numbers, bucket.views, strict=True):
+                for number, view in zip(bucket.numbers, bucket.reduced.views, strict=True):
                     if parameters[number].grad is None:
                         parameters[number].grad = view.clone()
 

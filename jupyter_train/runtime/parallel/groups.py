@@ -59,11 +59,21 @@ class Groups:
                 work.wait(PATIENCE)
                 return
             except RuntimeError as error:
-                broken = "timed out" not in str(error).lower()
-                if self.on_wait is not None:
-                    self.on_wait(error if broken else None)
-                if broken:
-                    raise PeerLost(f"another rank was lost: {str(error).splitlines()[0][:200]}") from None
+                self.look(error if "timed out" not in str(error).lower() else None)
+
+    def look(self, broken: Exception | None) -> None:
+        """While waiting: whether the others can still come.
+
+        Args:
+            broken: what broke a connection; None: it only takes long.
+
+        Raises:
+            PeerLost: the connection broke, and ``on_wait`` knows nothing better.
+        """
+        if self.on_wait is not None:
+            self.on_wait(broken)
+        if broken is not None:
+            raise PeerLost(f"another rank was lost: {str(broken).splitlines()[0][:200]}") from None
 
     def all_gather(self, row: torch.Tensor) -> torch.Tensor:
         """Everybody's ``row`` (1-d, the same length everywhere), shape ``(ranks, len(row))``, on its device."""

@@ -14,8 +14,6 @@ asynchronous all-gather that is read before the collective starts.
 from __future__ import annotations
 
 import mmap
-import os
-import tempfile
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
@@ -25,6 +23,7 @@ import torch
 from jupyter_train.errors import RanksDiverged
 from jupyter_train.runtime.parallel.errors import PeerLost
 from jupyter_train.runtime.parallel.groups import Groups
+from jupyter_train.runtime.parallel.hostmemory import host_memory
 from jupyter_train.runtime.parallel.sites import Site, Sites
 
 
@@ -172,51 +171,16 @@ class GatherBoard:
 
 def make_board(groups: Groups, *, one_host: bool) -> Board:
     """The fastest board that works for all ranks; collective."""
-    memory: mmap.mmap | None = None
-    path = ""
     if one_host:
-        if groups.rank == 0:
-            path, memory = _new_memory(groups.world_size)
-            groups.store.set("board", path)
-        else:
-            path = groups.store.get("board").decode()
-            memory = _map_memory(path)
-    mapped = groups.all_gather(torch.tensor([memory is not None])).all().item()
-    if path and groups.rank == 0:
-        os.unlink(path)
-    if mapped and memory is not None:
-        return SharedBoard(memory, groups.rank, groups.world_size)
+        memory = host_memory(groups, "board", board_bytes(groups.world_size), on_disk=True)
+        if memory is not None:
+            return SharedBoard(memory, groups.rank, groups.world_size)
     return GatherBoard(groups)
 
 
-def _new_memory(world_size: int) -> tuple[str, mmap.mmap | None]:
-    size = world_size * (RING + 1) * ROW * 8
-    for folder in ("/dev/shm", tempfile.gettempdir()):
-        try:
-            descriptor, path = tempfile.mkstemp(prefix="jupyter-train-", dir=folder)
-        except OSError:
-            continue
-        try:
-            os.write(descriptor, bytes(size))  # not ftruncate: a full disk must fail here, not by SIGBUS
-            return path, mmap.mmap(descriptor, size)
-        except OSError:
-            os.unlink(path)
-        finally:
-            os.close(descriptor)
-    return "", None
-
-
-def _map_memory(path: str) -> mmap.mmap | None:
-    if not path:
-        return None
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        return mmap.mmap(descriptor, 0)
-    finally:
-        os.close(descriptor)
+def board_bytes(world_size: int) -> int:
+    """Size of a shared board."""
+    return world_size * (RING + 1) * ROW * 8
 
 
 class Header:

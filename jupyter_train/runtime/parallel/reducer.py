@@ -16,6 +16,7 @@ from jupyter_train.runtime.parallel.header import Header, Kind
 from jupyter_train.runtime.parallel.laws import Profile
 from jupyter_train.runtime.parallel.learning import Learner
 from jupyter_train.runtime.parallel.loss import Reading
+from jupyter_train.runtime.parallel.neighbours import Neighbours
 from jupyter_train.runtime.parallel.registry import Registry
 from jupyter_train.runtime.parallel.remarks import Remarks
 from jupyter_train.runtime.parallel.shares import Share
@@ -40,6 +41,7 @@ class Reducer:
         stop_requested: Callable[[], bool],
         on_stop: Callable[[], None],
         on_trained: Callable[[Pass, Site], None],
+        neighbours: Neighbours | None = None,
     ) -> None:
         self.active = True
         self.registry = Registry()
@@ -59,6 +61,7 @@ class Reducer:
             registry=self.registry,
             learner=self._learner,
             namespaces=self._namespaces,
+            neighbours=neighbours,
         )
         self.registry.on_gradient = self._averager.on_gradient
         self._weigher = Weigher(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jupyter_train.runtime.parallel.feed import Feed, Pass
     from jupyter_train.runtime.parallel.groups import Groups
     from jupyter_train.runtime.parallel.header import Header
+    from jupyter_train.runtime.parallel.neighbours import Neighbours
     from jupyter_train.runtime.parallel.reducer import Reducer
     from jupyter_train.runtime.parallel.rng import Streams
     from jupyter_train.runtime.parallel.sites import Site
@@ -45,6 +46,7 @@ class Parallel:
         self._observer = observer
         self._patches = Patches()
         self._header: Header | None = None
+        self._neighbours: Neighbours | None = None
         self._reducer: Reducer | None = None
         self._feed: Feed | None = None
         self._streams: Streams | None = None
@@ -98,6 +100,8 @@ class Parallel:
             from jupyter_train.runtime.parallel.header import Life
 
             self._header.live(Life.PARTED if isinstance(error, RanksDiverged) else Life.FAILED)
+        if self._neighbours is not None:
+            self._neighbours.close()
         if self._groups is not None:
             self._groups.close()
 
@@ -130,15 +134,16 @@ class Parallel:
         from jupyter_train.runtime.parallel.batchnorm import Statistics
         from jupyter_train.runtime.parallel.feed import Feed
         from jupyter_train.runtime.parallel.header import Header, Kind, make_board
+        from jupyter_train.runtime.parallel.neighbours import meet
         from jupyter_train.runtime.parallel.reducer import Reducer
         from jupyter_train.runtime.parallel.rng import Streams
 
         observer, patches = self._observer, self._patches
         groups = self._the_groups()
         sites = observer.sites
-        self._header = header = Header(
-            make_board(groups, one_host=local_world_size == self.world_size), groups, sites
-        )
+        one_host = local_world_size == self.world_size
+        self._header = header = Header(make_board(groups, one_host=one_host), groups, sites)
+        self._neighbours = meet(groups) if one_host and device.type == "cpu" else None
         self._streams = streams = Streams(self.rank, device)
         self._feed = feed = Feed(
             rank=self.rank,
@@ -160,6 +165,7 @@ class Parallel:
             stop_requested=lambda: stop.requested,
             on_stop=observer.agree_to_stop,
             on_trained=functools.partial(_name_counters, remarks, set()),
+            neighbours=self._neighbours,
         )
 
         def before_statistics() -> None:

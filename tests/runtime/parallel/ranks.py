@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import linecache
@@ -243,10 +244,11 @@ def _rank(cells: Sequence[str], rank: int, way: Way, listener: socket.socket) ->
     for number, cell in enumerate(cells):
         outcomes.append(_one(cell, rank, way, dist.PrefixStore(str(number), store)))
     if not outcomes[-1].error:
-        store.add("done", 1)
         end = time.monotonic() + 5
-        while rank == 0 and time.monotonic() < end and int(store.add("done", 0)) < ranks:
-            time.sleep(0.005)  # rank 0 hosts the store that the others still read
+        with contextlib.suppress(RuntimeError):  # rank 0 has failed meanwhile, and its store went with it
+            store.add("done", 1)
+            while rank == 0 and time.monotonic() < end and int(store.add("done", 0)) < ranks:
+                time.sleep(0.005)  # rank 0 hosts the store that the others still read
     return outcomes
 
 

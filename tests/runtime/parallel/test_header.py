@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from jupyter_train.errors import RanksDiverged
 from jupyter_train.runtime.parallel.errors import PeerLost
-from jupyter_train.runtime.parallel.header import Header, Kind, Life, SharedBoard, _new_memory
+from jupyter_train.runtime.parallel.header import Header, Kind, Life, SharedBoard, board_bytes
+from jupyter_train.runtime.parallel.hostmemory import map_file, new_file
 from jupyter_train.runtime.parallel.sites import Site, Sites
 
 HERE = Site(file="<cell>", line=4, text="")
@@ -17,11 +19,9 @@ THERE = Site(file="<cell>", line=7, text="")
 
 
 @pytest.fixture
-def two() -> list[Header]:
-    import os
-
-    path, memory = _new_memory(2)
-    os.unlink(path)
+def two(tmp_path: Path) -> list[Header]:
+    path = new_file(board_bytes(2), [tmp_path])
+    memory = map_file(path, board_bytes(2))
     assert memory is not None
     groups: Any = [SimpleNamespace(rank=r, world_size=2, on_wait=None) for r in range(2)]
     return [Header(SharedBoard(memory, r, 2), groups[r], Sites("<cell>")) for r in range(2)]
