@@ -64,6 +64,8 @@ def test_a_cell_with_its_own_ddp_is_left_alone() -> None:
         model = mlp(); net = nn.parallel.DistributedDataParallel(model); opt = torch.optim.SGD(net.parameters(), lr=.1); sizes = []
         for x, y in loader:
             sizes.append(len(x)); opt.zero_grad(); F.cross_entropy(net(x), y).backward(); opt.step()
+        dist.barrier()
+        del net  # its reducer, if it outlives the group, may wait for it forever
         dist.destroy_process_group()
         """
     one, other = on_ranks(cell, 2, keep=("sizes",))
