@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_train import errors
 from jupyter_train._version import __version__
+from jupyter_train.control.sending import lacking, send_all
 from jupyter_train.errors import ClusterError, ClusterUnreachable, EnvironmentMismatch, RunError, TrainError
 from jupyter_train.record import RunSpec
 
@@ -110,41 +111,63 @@ class ControllerClient:
         files: Mapping[str, Path],
         workers: Sequence[str] | None = None,
         *,
+        folder: str = "",
         progress: Progress | None = None,
     ) -> int:
-        """Copy content (by its key) to all ``workers`` (default: every one); bytes that had to travel.
+        """Copy content (by its key) to where all ``workers`` (default: every one) find it; bytes that had to travel.
 
-        Workers with one folder between them get one copy: each is asked what it lacks first.
+        Workers with one folder between them get one copy, those that use ``folder`` none.
+
+        Raises:
+            ClusterError: an agent cannot keep it, or there is none.
         """
-        if workers is None:
-            workers = [w["address"] for w in self.hello()["workers"]]
+        lacks = lacking(self._missing(list(files), workers), folder=folder)
+        total = sum(files[key].stat().st_size for lack in lacks for key in lack.keys)
         sent = 0
 
-        def count(size: int, total: int) -> None:
+        def count(size: int) -> None:
             nonlocal sent
             sent += size
             if progress is not None:
-                progress(sent, max(total, sent))
+                progress(sent, total)
 
-        for worker in workers:
-            missing = self._ask_agent(worker, "train_content_missing", keys=list(files))
-            total = sent + sum(files[key].stat().st_size for key in missing)
-            for key in missing:
-                self._send_one(worker, key, files[key], partial(count, total=total))
+        if lacks:
+            where = ", ".join(lack.worker for lack in lacks)
+            try:
+                self._sync(partial(send_all, self.client, lacks, files, relay=self._relayed, count=count))
+            except (TrainError, OSError, TimeoutError):
+                raise
+            except Exception as error:  # the agent's own exception arrives as a bare Exception with its text
+                raise ClusterError(f"captured data cannot be kept on worker {where}: {error}") from error
         return sent
 
-    def _send_one(self, worker: str, key: str, path: Path, count: Callable[[int], None]) -> None:
-        done, total = 0, path.stat().st_size
-        with path.open("rb") as file:
-            while True:
-                data = file.read(CHUNK_BYTES)
-                self._ask_agent(worker, "train_content_put", key=key, offset=done, total=total, data=data)
-                done += len(data)
-                count(len(data))
-                if done >= total:
-                    return
-                if not data:
-                    raise RunError(f"{path} became shorter while it was sent")
+    def missing(self, keys: Sequence[str]) -> set[str]:
+        """Those of ``keys`` that some worker does not have.
+
+        Raises:
+            ClusterError: a worker has no agent, or its agent failed.
+        """
+        return {key for answer in self._missing(keys).values() for key in answer["missing"]}
+
+    def _missing(
+        self, keys: Sequence[str], workers: Sequence[str] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """What each worker lacks, and the id of its folder: asked all at once."""
+        if workers is None:
+            workers = [w["address"] for w in self.hello()["workers"]]
+        if not workers:
+            return {}
+        msg = {"op": "train_content_missing", "keys": list(keys)}
+        replies = self._rpc("broadcast", ANSWER_S, workers=list(workers), msg=msg, on_error="return_pickle")
+        return {
+            worker: _agents_reply(worker, "train_content_missing", reply) for worker, reply in replies.items()
+        }
+
+    async def _relayed(self, worker: str, op: str, **arguments: Any) -> Any:
+        msg = {"op": op, **arguments}
+        call = self.client.scheduler.broadcast(workers=[worker], msg=msg, on_error="return_pickle")
+        replies = await asyncio.wait_for(call, ANSWER_S)
+        return _agents_reply(worker, op, replies[worker])
 
     def _beside(self, worker: str) -> str:
         """``worker``, or another one on its host where it has left the cluster."""
@@ -161,15 +184,7 @@ class ControllerClient:
         """Call an agent through the scheduler: the kernel may not be able to reach workers itself."""
         msg = {"op": op, **arguments}
         replies = self._rpc("broadcast", ANSWER_S, workers=[worker], msg=msg, on_error="return_pickle")
-        reply = replies[worker]
-        if isinstance(reply, bytes):
-            from distributed.protocol.pickle import loads
-
-            raise ClusterError(f"worker {worker} cannot do what it should ({op}): {loads(reply)}")
-        if reply is None and op != "train_content_put":
-            raise ClusterError(f"worker {worker} has no agent of jupyter_train")
-        _raise_if_refused(reply)
-        return reply
+        return _agents_reply(worker, op, replies[worker])
 
     def _call(self, op: str, within_s: float = ANSWER_S, **arguments: Any) -> dict[str, Any]:
         reply = self._rpc(op, within_s, **arguments)
@@ -189,8 +204,12 @@ class ControllerClient:
                 raise OSError("the client is closed")
             return await asyncio.wait_for(getattr(client.scheduler, op)(**arguments), within_s)
 
+        return self._sync(call, within_s)
+
+    def _sync(self, work: Callable[[], Any], within_s: float = ANSWER_S) -> Any:
+        """Run ``work`` in the client's event loop and wait for it."""
         try:
-            return client.sync(call, asynchronous=False)
+            return self.client.sync(work, asynchronous=False)
         except TimeoutError:
             raise ClusterUnreachable(
                 f"the scheduler at {self._address} did not answer within {within_s:g} s"
@@ -265,6 +284,18 @@ def _check(hello: Mapping[str, Any]) -> None:
             f"the cluster runs jupyter_train {hello['version']}, this notebook {__version__}, and they do not "
             "understand each other: install the same version in both and start the cluster again"
         )
+
+
+def _agents_reply(worker: str, op: str, reply: Any) -> Any:
+    """What the agent on ``worker`` answered, as Dask's ``broadcast`` brings it."""
+    if isinstance(reply, bytes):
+        from distributed.protocol.pickle import loads
+
+        raise ClusterError(f"worker {worker} cannot do what it should ({op}): {loads(reply)}")
+    if reply is None and op != "train_content_put":
+        raise ClusterError(f"worker {worker} has no agent of jupyter_train")
+    _raise_if_refused(reply)
+    return reply
 
 
 def _raise_if_refused(reply: Any) -> None:

@@ -88,6 +88,7 @@ def own_run(prepared: Prepared, session: Session, cell: str) -> Run:
         name=spec.name,
         capture=prepared.capture,
         cell=cell,
+        sent_bytes=prepared.sent_bytes,
     )
     session.remember(made)
     return made

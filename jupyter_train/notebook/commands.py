@@ -124,6 +124,12 @@ def _log(given: Mapping[str, Any], session: Session) -> None:
     _say(text.rstrip("\n") if text else f"run {plain(run.name, 80)} has written nothing")
 
 
+def _capture(given: Mapping[str, Any], session: Session) -> None:
+    from jupyter_train.notebook.capturing import capture_command
+
+    _say(capture_command(given.get("names", ()), session))
+
+
 _COMMANDS: dict[str, Callable[[Mapping[str, Any], Session], object | None]] = {
     "%train": _overview,
     "%train cluster start": _cluster_start,
@@ -135,6 +141,7 @@ _COMMANDS: dict[str, Callable[[Mapping[str, Any], Session], object | None]] = {
     "%train attach": _attach,
     "%train stop": _stop,
     "%train wait": _wait,
+    "%train capture": _capture,
     "%train log": _log,
 }
 

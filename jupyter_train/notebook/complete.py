@@ -24,6 +24,10 @@ def complete(shell: object, event: Any) -> list[str]:
 def candidates(words: list[str], symbol: str) -> list[str]:
     """What ``symbol``, behind ``words`` (the magic first), could become."""
     if words[0] == "%%train":
+        if words[1:2] == ["capture"]:
+            words = [words[0], *words[2:]]
+        elif symbol and len(words) == 1 and "capture".startswith(symbol):
+            return ["capture"]
         return _of(TRAIN, words[1:], symbol)
     given = words[1:]
     subcommands = sorted({_next(command, given) for command in COMMANDS} - {""})
@@ -52,8 +56,11 @@ def _of(command: Command, given: list[str], symbol: str) -> list[str]:
         return [value for value in _values(before) if value.startswith(symbol)]
     offered = [option.name for option in command.options if option.repeats or option.name not in given]
     operands = [word for word in given if not word.startswith("-")]
-    if not symbol.startswith("-") and len(operands) < len(command.operands):
-        offered = [*_values(command.operands[len(operands)]), *offered]
+    at = len(operands)
+    if command.operands and command.operands[-1].repeats:
+        at = min(at, len(command.operands) - 1)
+    if not symbol.startswith("-") and at < len(command.operands):
+        offered = [*_values(command.operands[at]), *offered]
     return [word for word in offered if word.startswith(symbol)]
 
 
@@ -78,6 +85,18 @@ def _known(kind: Kind) -> Iterable[str]:
             runs = Store().runs(_RUNS_OFFERED)
             names = dict.fromkeys(run.name for run in runs if run.name and " " not in run.name)
             return ["last", *names, *(run.run_id for run in runs)]
+        if kind == "name":
+            from types import ModuleType
+
+            from jupyter_train.notebook.session import current_session
+            from jupyter_train.transport.exclusions import is_users
+
+            names = current_session().namespace
+            return sorted(
+                name
+                for name, value in names.items()
+                if not name.startswith("_") and is_users(name, value) and not isinstance(value, ModuleType)
+            )
     except Exception:  # a damaged store is for the command to tell
         return []
     return []

@@ -22,13 +22,20 @@ def train_cell(line: str, cell: str) -> None:
     from jupyter_train.notebook.failure import quiet
 
     session = current_session()
+    only_asks, line = options.asks_for_capture(line)
     asked = options.train_options(line)
+    session.last_cell = cell
     try:
         from jupyter_train.notebook.cell import FIRST_LINE, cell_file, cell_label, run_cell
         from jupyter_train.notebook.cellcheck import check_cell, check_names
 
         check_cell(cell, first_line=FIRST_LINE, filename=cell_file(session), shell=session.shell)
         check_names(cell, session.namespace, first_line=FIRST_LINE, cell=cell_label(session))
+        if only_asks:
+            from jupyter_train.notebook.capturing import report
+
+            print(report(cell, session))  # noqa: T201  a magic's answer is what it prints
+            return
         run_cell(cell, asked, session)
     except SyntaxError as error:
         raise error.with_traceback(None) from None

@@ -13,7 +13,7 @@ from IPython.core.error import UsageError
 
 from jupyter_train.notebook import words
 
-Kind = Literal["", "cluster", "run"]
+Kind = Literal["", "cluster", "run", "name"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,7 @@ class Operand:
     key: str
     value: str
     required: bool = True
+    repeats: bool = False  #: takes all the words that are left, as a list
     read: Callable[[str], Any] = words.unquoted
     choices: tuple[str, ...] = ()
     completes: Kind = ""
@@ -120,6 +121,11 @@ COMMANDS: tuple[Command, ...] = (
     Command(words="%train attach", help="the live view of a run, again or from another kernel", operands=(_RUN,)),
     Command(words="%train stop", help="stop a run as ■ does", operands=(_RUN,), options=(Option(name="--kill", help="end its processes at once"),)),
     Command(words="%train wait", help="wait for the end of a run and bring its names in", operands=(_RUN,)),
+    Command(
+        words="%train capture",
+        help="what these names, a run's cell or the last %%train cell would send, how large, and what is there already; %%train capture above a cell asks for that cell",
+        operands=(Operand(key="names", value="NAME|RUN", required=False, repeats=True, completes="name"),),
+    ),
     Command(words="%train log", help="what a run wrote", operands=(_RUN,), options=(Option(name="--rank", value="R", read=int, help="of this rank only"),)),
 )  # fmt: skip
 
@@ -144,6 +150,14 @@ def train_options(line: str) -> TrainOptions:
         timeout_s=given.get("timeout"),
         tags=dict(given.get("tag", ())),
     )
+
+
+def asks_for_capture(line: str) -> tuple[bool, str]:
+    """Whether ``line`` begins with the word ``capture``, and what follows it."""
+    given = line.split(maxsplit=1)
+    if given[:1] != ["capture"]:
+        return False, line
+    return True, given[1] if len(given) > 1 else ""
 
 
 def find_command(given: list[str]) -> tuple[Command, list[str]]:
@@ -195,8 +209,13 @@ def parse(command: Command, given: Iterable[str]) -> dict[str, Any]:
             else:
                 found[option.key] = True
         elif operands:
-            operand = operands.pop(0)
-            found[operand.key] = _read(command, operand.value, operand, word)
+            operand = operands[0]
+            read = _read(command, operand.value, operand, word)
+            if operand.repeats:
+                found.setdefault(operand.key, []).append(read)
+            else:
+                found[operand.key] = read
+                del operands[0]
         else:
             advice = f": a name is given with --name {word}" if command is TRAIN else ""
             raise UsageError(f"{command.words} does not know what to do with {word!r}{advice}")
@@ -240,7 +259,9 @@ def _read(command: Command, name: str, what: Option | Operand, word: str) -> Any
 def usage(command: Command) -> str:
     """One line: how ``command`` is written."""
     parts = [command.words]
-    parts += [operand.value if operand.required else f"[{operand.value}]" for operand in command.operands]
+    for operand in command.operands:
+        more = " …" if operand.repeats else ""
+        parts.append(f"{operand.value}{more}" if operand.required else f"[{operand.value}{more}]")
     for option in command.options:
         names = f"{option.short}/{option.name}" if option.short else option.name
         parts.append(f"[{names}{' ' + option.value if option.value else ''}]{' …' if option.repeats else ''}")
@@ -249,7 +270,8 @@ def usage(command: Command) -> str:
 
 def train_help() -> str:
     """The text of ``%%train?``."""
-    lines = [TRAIN.help, "", "    %%train [options]", "    <any PyTorch code>", "", "Options:"]
+    lines = [TRAIN.help, "", "    %%train [options]", "    <any PyTorch code>", ""]
+    lines += ["%%train capture [options]  starts nothing and shows what the cell would send.", "", "Options:"]
     for option in TRAIN.options:
         names = ", ".join(name for name in (option.short, option.name) if name)
         lines.append(f"  {names + ' ' + option.value if option.value else names:<28}{option.help}")

@@ -55,9 +55,12 @@ class Run:
         name: str = "",
         capture: Capture | None = None,
         cell: str = "",
+        sent_bytes: int | None = None,
     ) -> None:
         self.id = run_id
         self.source = source
+        #: What left the kernel for it, data that was on the cluster already not counted; None: another kernel's.
+        self.sent_bytes = sent_bytes
         self.shown_by: list[LiveView] = []  #: displays that want to hear what came back
         self._name = name
         self._connect = connect

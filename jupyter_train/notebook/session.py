@@ -26,6 +26,7 @@ class Session:
     id: str
     shell: InteractiveShell | None = None
     runs: dict[str, Run] = field(default_factory=dict)  #: by id, oldest first
+    last_cell: str = ""  #: source of the newest ``%%train`` cell, also of one that was refused
 
     @property
     def namespace(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import time
@@ -47,6 +48,7 @@ class Prepared:
     namespace: dict[str, Any]
     connection: Connection
     remarks: tuple[str, ...]
+    sent_bytes: int  #: of captured data and specification: what was not on the cluster yet
 
 
 def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
@@ -111,11 +113,19 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
         cluster=connection.name,
         submitted=time.time(),
     )
-    if not shares_disk(hello):
-        connection.control.send({ref.key: content.path(ref.key) for ref in captured.refs})
+    sent_bytes = captured.written_bytes
+    # Workers that somebody else started may keep their files anywhere, wherever their scheduler is.
+    if connection.record is None or not shares_disk(hello):
+        files = {ref.key: content.path(ref.key) for ref in captured.refs}
+        sent_bytes = connection.control.send(files, folder=content.folder_id())
     remarks = (*connection.remarks, *captured.remarks)
     return Prepared(
-        spec=spec, capture=captured, namespace=work.namespace, connection=connection, remarks=remarks
+        spec=spec,
+        capture=captured,
+        namespace=work.namespace,
+        connection=connection,
+        remarks=remarks,
+        sent_bytes=sent_bytes + len(json.dumps(spec.to_dict())),
     )
 
 

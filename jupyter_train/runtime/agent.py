@@ -194,9 +194,10 @@ class Office:
         for link in self._of((run_id, attempt)):
             link.end(mode)
 
-    async def content_missing(self, *, keys: list[str]) -> list[str]:
-        """Which captured data this host does not have."""
-        return list(self._content().missing(keys))
+    async def content_missing(self, *, keys: list[str]) -> dict[str, Any]:
+        """Which captured data this host does not have, and the id of the folder that it would lie in."""
+        content = self._content()
+        return {"folder": content.folder_id(), "missing": content.missing(keys)}
 
     async def content_put(self, *, key: str, offset: int, total: int, data: Any) -> None:
         """One chunk of captured data."""

@@ -78,7 +78,7 @@ def capture(
     if cell is None:
         cell = cell_names(source)
     with no_collection():
-        pickled = _Pickled(namespace, cell, extra, given or {}, limit_bytes)
+        pickled = Pickled(namespace, cell, extra, given or {}, limit_bytes)
         local = local_closure(cell.imports | pickled.writer.found_imports)
         layout, regions = pickled.writer.memory.regions()
         filing = file_away(pickled.writer.out, pickled.parts, layout, regions)
@@ -127,8 +127,20 @@ def capture(
     )
 
 
-class _Pickled:
-    """The dumps of one capture, name by name."""
+class Pickled:
+    """The dumps of one capture, name by name.
+
+    Args:
+        namespace: of the notebook.
+        cell: the names of the cell; its reads travel.
+        extra: further names.
+        given: see :func:`capture`.
+        limit_bytes: see :func:`capture`.
+        refused: collects why a name cannot travel, by name; without it the first is an error.
+
+    Raises:
+        CaptureError: see :func:`capture`.
+    """
 
     def __init__(
         self,
@@ -137,12 +149,14 @@ class _Pickled:
         extra: Iterable[str],
         given: Mapping[str, Any],
         limit_bytes: int | None,
+        refused: dict[str, str] | None = None,
     ) -> None:
         self.writer = Writer(namespace)
         self._namespace = namespace
         self._given = given
         self._dumps: dict[str, Dumped] = {}
         self._limit_bytes = limit_bytes
+        self._refused = refused
         self._dump_all(self._known({*cell.reads, *extra}))
         for label in given:
             # One after the other, each with what its functions read: what an argument's loading may call is there.
@@ -156,6 +170,12 @@ class _Pickled:
                 self._dump(name)
             # Names that functions read are known when the functions are pickled.
             todo = self._known(self.writer.found_names) - self._dumps.keys()
+            todo -= (self._refused or {}).keys()
+
+    @property
+    def names(self) -> list[str]:
+        """What travels, in order."""
+        return list(self._dumps)
 
     @property
     def parts(self) -> list[Dumped]:
@@ -189,6 +209,9 @@ class _Pickled:
             culprit = find_culprit(value, name, Writer(self._namespace).refuses)
             if culprit is None:  # it travels alone: changed by another thread meanwhile, or too deep
                 culprit = Culprit(path=name, type_name=type(value).__name__, reason=str(error))
+            if self._refused is not None:
+                self._refused[name] = str(culprit)
+                return
             raise CaptureError(str(culprit)) from error
         # The stream is in memory already; arrays and tensors are only counted so far, and the
         # error is better for knowing all of them.

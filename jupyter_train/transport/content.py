@@ -15,6 +15,7 @@ import errno
 import mmap
 import os
 import re
+import secrets
 import threading
 import time
 from collections.abc import Iterable
@@ -29,6 +30,8 @@ from jupyter_train.record import ContentRef
 KEY = re.compile(r"[0-9a-f]{32}")
 
 Buffer = bytes | bytearray | memoryview
+
+_ID_FILE = "id"
 
 #: A part that nobody has added to for so long was left by a sender that died.
 STALE_PART_S = 24 * 3600.0
@@ -66,6 +69,31 @@ class ContentStore:
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Those of ``keys`` that are not here, in order; the others are marked as used."""
         return [key for key in keys if not self._touch(self.path(key))]
+
+    def folder_id(self) -> str:
+        """The id of this folder: who reads the same one here and elsewhere sees the same files.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        path = self.folder / _ID_FILE
+        private_folder(self.folder)
+        while True:
+            try:
+                found = path.read_text("ascii")
+            except FileNotFoundError:
+                part = path.with_name(f"{_ID_FILE}.{os.getpid()}-{threading.get_ident()}")
+                part.write_text(secrets.token_hex(16), "ascii")
+                try:
+                    os.link(part, path)  # the first of several wins
+                except FileExistsError:
+                    pass
+                except OSError:  # a drive without hard links
+                    os.replace(part, path)
+                finally:
+                    part.unlink(missing_ok=True)
+            else:
+                return found
 
     def put(self, *buffers: Buffer, key: str | None = None) -> ContentRef:
         """Write ``buffers`` as one file, unless a file with these bytes is there already.

@@ -44,6 +44,7 @@ class Parcel:
     size_bytes: int
     buffers: tuple[Buffer, ...] = field(repr=False)
     parts: frozenset[int]  #: the dumps whose bytes are in it
+    mixed: bool  #: what is small, of any of them, lies together in it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,7 +92,7 @@ def _file_stream(stream: OutStream, parts: Sequence[Part], parcels: list[Parcel]
             rows.append((0, length, end - start))
             length += end - start
     small = frozenset(n for n, part in enumerate(parts) if part.end - part.start < OWN_FILE_BYTES)
-    parcels.append(_parcel(together, small))
+    parcels.append(_parcel(together, small, mixed=True))
     for start, end in alone:
         owners = frozenset(n for n, part in enumerate(parts) if part.start < end and start < part.end)
         parcels.append(_parcel(stream.slices(start, end), owners))
@@ -113,11 +114,11 @@ def _file_regions(
     common: list[int] = []
     for members in small.values():
         if sum(regions[index].nbytes for index in members) >= OWN_FILE_BYTES:
-            _pack(members, regions, owners, placement, parcels)
+            _pack(members, regions, owners, placement, parcels, mixed=False)
         else:
             common += members
     if common:
-        _pack(common, regions, owners, placement, parcels)
+        _pack(common, regions, owners, placement, parcels, mixed=True)
     return placement
 
 
@@ -137,6 +138,8 @@ def _pack(
     owners: Sequence[frozenset[int]],
     placement: npt.NDArray[np.int64],
     parcels: list[Parcel],
+    *,
+    mixed: bool,
 ) -> None:
     """Put small regions one after the other into one file."""
     buffers: list[Buffer] = []
@@ -146,12 +149,14 @@ def _pack(
         placement[index] = len(parcels), length + padding
         buffers += [bytes(padding), regions[index].data]
         length += padding + regions[index].nbytes
-    parcels.append(_parcel([b"".join(buffers)], frozenset().union(*(owners[index] for index in members))))
+    parts: frozenset[int] = frozenset().union(*(owners[index] for index in members))
+    parcels.append(_parcel([b"".join(buffers)], parts, mixed=mixed))
 
 
-def _parcel(buffers: Sequence[Buffer], parts: frozenset[int]) -> Parcel:
+def _parcel(buffers: Sequence[Buffer], parts: frozenset[int], *, mixed: bool = False) -> Parcel:
     digest = xxhash.xxh3_128()
     for buffer in buffers:
         digest.update(buffer)
     size = sum(memoryview(buffer).nbytes for buffer in buffers)
-    return Parcel(key=digest.hexdigest(), size_bytes=size, buffers=tuple(buffers), parts=parts)
+    key = digest.hexdigest()
+    return Parcel(key=key, size_bytes=size, buffers=tuple(buffers), parts=parts, mixed=mixed)

@@ -33,6 +33,7 @@ class FakeAgent(WorkerPlugin):  # type: ignore[misc]
         self.asked: list[tuple[str, dict[str, Any], float]] = []
         self.ranks: dict[tuple[str, int], int] = {}  #: (run id, attempt) → the rank here
         self.content: dict[str, bytes] = {}
+        self.folder = f"folder of {worker.address}"
         self.files: dict[str, bytes] = {}
         self.spooled: list[bytes] = []
         for op in (
@@ -80,13 +81,13 @@ class FakeAgent(WorkerPlugin):  # type: ignore[misc]
             self.exit(run_id, "signal" if mode == "kill" else "stopped", signal=9 if mode == "kill" else 0)
         return {}
 
-    def train_content_missing(self, keys: list[str]) -> list[str]:
+    def train_content_missing(self, keys: list[str]) -> dict[str, Any]:
         self._note("train_content_missing", {"keys": keys})
-        return [k for k in keys if k not in self.content]
+        return {"folder": self.folder, "missing": [k for k in keys if k not in self.content]}
 
     def train_content_put(self, key: str, offset: int, total: int, data: bytes) -> None:
         self._note("train_content_put", {"key": key, "offset": offset, "total": total})
-        self.content[key] = self.content.get(key, b"") + data
+        self.content[key] = self.content.get(key, b"") + bytes(data)
 
     def train_artifact_get(self, run_id: str, name: str, offset: int, length: int) -> dict[str, Any]:
         if name not in self.files:

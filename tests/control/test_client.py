@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from distributed import Client, LocalCluster
 
+from jupyter_train.control import sending
 from jupyter_train.control.client import CHUNK_BYTES, ControllerClient, ensure
+from jupyter_train.control.sending import DIRECT_CHUNK_BYTES
 from jupyter_train.errors import (
     ClusterError,
     ClusterUnreachable,
@@ -136,17 +138,46 @@ def test_content_travels_only_where_it_is_missing(
     client: Client, control: ControllerClient, tmp_path: Path
 ) -> None:
     large, small = tmp_path / "large", tmp_path / "small"
-    large.write_bytes(b"x" * (CHUNK_BYTES + 5))
+    large.write_bytes(b"x" * (DIRECT_CHUNK_BYTES + 5))
     small.write_bytes(b"y")
     first, second = agents(client)
     first.content["b" * 32] = b"y"
     seen: list[tuple[int, int]] = []
     sent = control.send({"a" * 32: large, "b" * 32: small}, progress=lambda *p: seen.append(p))
-    assert sent == 2 * (CHUNK_BYTES + 5) + 1
+    assert sent == 2 * (DIRECT_CHUNK_BYTES + 5) + 1
     assert first.content == second.content == {"a" * 32: large.read_bytes(), "b" * 32: b"y"}
     assert len(first.calls("train_content_put")) == 2
     assert seen[-1] == (sent, sent)
     assert control.send({"a" * 32: large}) == 0
+
+
+def test_workers_of_one_folder_get_one_copy_and_those_of_the_kernels_own_none(
+    client: Client, control: ControllerClient, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 10)
+    first, second = agents(client)
+    first.folder = second.folder = "shared"
+
+    assert control.missing(["a" * 32]) == {"a" * 32}
+    assert control.send({"a" * 32: file}, folder="shared") == 0
+    assert control.send({"a" * 32: file}, folder="another") == 10
+    assert sorted([first.content, second.content], key=len) == [{}, {"a" * 32: b"x" * 10}]
+
+
+def test_a_worker_that_the_kernel_cannot_reach_is_sent_to_through_the_scheduler(
+    client: Client, control: ControllerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreachable(client: Client, worker: str) -> bool:
+        return False
+
+    monkeypatch.setattr(sending, "_reaches", unreachable)
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * (sending.RELAYED_CHUNK_BYTES + 5))
+
+    assert control.send({"a" * 32: file}) == 2 * (sending.RELAYED_CHUNK_BYTES + 5)
+    assert all(agent.content["a" * 32] == file.read_bytes() for agent in agents(client))
+    assert [len(agent.calls("train_content_put")) for agent in agents(client)] == [2, 2]
 
 
 def test_an_agents_own_failure_names_its_worker(control: ControllerClient, client: Client) -> None:

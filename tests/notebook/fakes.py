@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -115,6 +115,7 @@ class FakeControl:
         self.runs: dict[str, FakeRun] = {}
         self.changed = threading.Condition()
         self.unreachable = False
+        self.has: set[str] = set()  #: keys of captured data that every worker has
         self.on_thread = False  #: the script plays beside the cell, not before submit returns
         self.threads: list[threading.Thread] = []
         self.problems: list[BaseException] = []
@@ -152,6 +153,11 @@ class FakeControl:
         except BaseException as error:
             self.problems.append(error)
             run.end("FAILED", reason=f"the script failed: {error!r}")
+
+    def missing(self, keys: Sequence[str]) -> set[str]:
+        if self.unreachable:
+            raise ClusterUnreachable("the scheduler cannot be reached")
+        return set(keys) - self.has
 
     def events(self, run_id: str, after: int = 0, wait_s: float = 0.0) -> dict[str, Any]:
         if self.unreachable:
@@ -228,7 +234,9 @@ def capture(
     limit_bytes: int | None = None,
 ) -> Any:
     """Captures nothing; says what it was asked for."""
-    return SimpleNamespace(refs=(), names=(), sizes={}, remarks=(), random_state=random_state, given=given)
+    return SimpleNamespace(
+        refs=(), names=(), sizes={}, written_bytes=0, remarks=(), random_state=random_state, given=given
+    )
 
 
 def apply_result(path: Path, captured: Any, namespace: dict[str, Any]) -> Any:

@@ -235,11 +235,12 @@ def test_content_travels_in_chunks_to_a_host_that_lacks_it(engine: Cluster) -> N
     data = bytes(range(256)) * 100
     key = xxh3_128_hexdigest(data)
     worker = engine.workers[1]
-    assert list(engine.call(worker, "train_content_missing", keys=[key])) == [key]
+    assert list(engine.call(worker, "train_content_missing", keys=[key])["missing"]) == [key]
     for at in range(0, len(data), 10_000):
         chunk = data[at : at + 10_000]
         engine.call(worker, "train_content_put", key=key, offset=at, total=len(data), data=chunk)
-    assert list(engine.call(worker, "train_content_missing", keys=[key])) == []
+    answer = engine.call(worker, "train_content_missing", keys=[key])
+    assert answer == {"folder": engine.content.folder_id(), "missing": []}
     assert bytes(engine.content.map(key)) == data
 
 
