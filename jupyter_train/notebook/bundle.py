@@ -9,16 +9,21 @@ from __future__ import annotations
 import base64
 import html
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jupyter_train.notebook.series import divergence
 from jupyter_train.record import Curve, RunState, RunView
+from jupyter_train.record.view import Progress
 
 _REMARKS_SHOWN = 6
 _METRICS_SHOWN = 8
 _BARS_SHOWN = 4
+_ESCAPES = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))"
+)  #: colours, links, cursor moves
 _TIMED = ("step_time_s", "samples_per_s")
 
 _SIGNS = {
@@ -43,8 +48,8 @@ class Picture:
 
 
 def plain(text: str, most: int = 400) -> str:
-    """``text`` on one line, without control characters, at most ``most`` characters."""
-    line = "".join(c if c.isprintable() else " " for c in str(text)).strip()
+    """``text`` on one line, without colours and control characters, at most ``most`` characters."""
+    line = "".join(c if c.isprintable() else " " for c in _ESCAPES.sub("", str(text))).strip()
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
@@ -100,8 +105,9 @@ def headline(view: RunView, *, now: float, connected: bool = True, note: str = "
 def rows(view: RunView) -> list[tuple[str, str]]:
     """The small table: what is measured, its newest value. Texts are plain, not yet escaped."""
     found = []
-    for (_, bar), progress in list(view.progress.items())[:_BARS_SHOWN]:
-        found.append((plain(progress.label or bar, 40), _bar(progress.done, progress.total)))
+    for bar, progress in _bars(view):
+        note = f" {plain(progress.note, 60)}" if progress.note else ""
+        found.append((plain(progress.label or bar, 40), _bar(progress.done, progress.total) + note))
     own = [name for name in view.curves if name not in _TIMED]
     found += [(plain(name, 40), number(_newest(view.curves[name]))) for name in own[:_METRICS_SHOWN]]
     if len(own) > _METRICS_SHOWN:
@@ -134,6 +140,17 @@ def _typical(of_ranks: Mapping[int, Curve]) -> float:
     curve = of_ranks[min(of_ranks)]
     values = sorted(v for v in (curve.chunks[-1][1].tolist() if curve.chunks else []) if math.isfinite(v))
     return float(values[len(values) // 2]) if values else math.nan
+
+
+def _bars(view: RunView) -> list[tuple[str, Progress]]:
+    """The bars to show: of each loop the lowest rank's; where there are many, those that still go on, else the newest."""
+    leads: dict[str, int] = {}
+    for rank, bar in view.progress:
+        leads[bar] = min(rank, leads.get(bar, rank))
+    bars = [(bar, progress) for (rank, bar), progress in view.progress.items() if rank == leads[bar]]
+    goes_on = [progress.total is None or progress.done < progress.total for _, progress in bars]
+    by_interest = sorted(range(len(bars)), key=lambda at: goes_on[at])
+    return [bars[at] for at in sorted(by_interest[-_BARS_SHOWN:])]
 
 
 def _bar(done: int, total: int | None, width: int = 20) -> str:

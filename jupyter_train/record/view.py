@@ -68,6 +68,7 @@ class Progress:
     label: str
     done: int
     total: int | None
+    note: str = ""  #: what is said behind it: how fast, a loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,10 +216,16 @@ def _log(view: RunView, event: Event) -> RunView:
     payload = event.payload
     stream = str(payload.get("stream", "stdout"))
     if stream == "progress":
+        key = (event.rank or 0, str(payload["bar"]))
+        if payload.get("gone"):
+            return replace(view, progress={k: bar for k, bar in view.progress.items() if k != key})
         bar = Progress(
-            label=str(payload.get("label", "")), done=int(payload["done"]), total=payload.get("total")
+            label=str(payload.get("label", "")),
+            done=int(payload["done"]),
+            total=payload.get("total"),
+            note=str(payload.get("note", "")),
         )
-        return replace(view, progress={**view.progress, (event.rank or 0, str(payload["bar"])): bar})
+        return replace(view, progress={**view.progress, key: bar})
     text = log_text(payload)
     if not text:
         return view

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from jupyter_train.runtime.bars import take_over
 from jupyter_train.runtime.mime import portable, size_of
 from jupyter_train.transport.importing import when_imported
 
@@ -69,6 +70,7 @@ class Showing:
     """Has ``display``, ``get_ipython()``, figures and the last line's value recorded, from ``open`` to ``close``."""
 
     def __init__(self, recorder: Recorder, *, leads: bool) -> None:
+        self._recorder = recorder
         self._audience = Recorded(recorder, leads=leads)
         self._leads = leads
         self._shell: Any = None
@@ -84,6 +86,7 @@ class Showing:
             self._shell.display_formatter.active_types = ["text/plain"]
         if figures:
             when_imported("matplotlib_inline.config", partial(_set_figures, self._shell, dict(figures)))
+        take_over(self._recorder, leads=self._leads)
         sys.displayhook = self._show_result
         self._shell.events.trigger("pre_execute")
 

@@ -103,9 +103,21 @@ class Recorder:
         """One sentence for the user about how the run is carried out."""
         self._add(EventKind.LOG, {"stream": "remark", "text": text})
 
-    def progress(self, bar: str, label: str, done: int, total: int | None) -> None:
-        """Where a progress bar stands; of several calls between two flushes the last one counts."""
-        self._bars[bar] = {"stream": "progress", "bar": bar, "label": label, "done": done, "total": total}
+    def progress(
+        self, bar: str, label: str, done: int, total: int | None, *, note: str = "", gone: bool = False
+    ) -> None:
+        """Where a progress bar stands; of several calls between two flushes the last one counts.
+
+        ``note`` is said behind the bar; a bar that is ``gone`` is not shown any more.
+        """
+        if not self._alive:
+            return
+        payload = {"stream": "progress", "bar": bar, "label": label, "done": done, "total": total}
+        if note:
+            payload["note"] = note
+        if gone:
+            payload["gone"] = True
+        self._bars[bar] = payload
         self._wake.set()
 
     def log(self, stream: str, text: str) -> None:

@@ -115,6 +115,50 @@ def test_get_ipython_is_a_notebooks(notebook: Notebook) -> None:
     assert set(Path(notebook.home).rglob("history.sqlite")) == set()
 
 
+BARS = {
+    "std": "from tqdm import tqdm",
+    "notebook": "from tqdm.notebook import tqdm",
+    "auto": "from tqdm.auto import tqdm",
+    "asyncio": "from tqdm.asyncio import tqdm",
+    "rich": "from tqdm.rich import tqdm",
+}
+
+
+@pytest.mark.parametrize("flavour", BARS)
+def test_a_bar_of_any_flavour_is_one_of_the_view(notebook: Notebook, flavour: str) -> None:
+    pytest.importorskip("tqdm")
+    reply = shown(
+        notebook,
+        f"%%train -n 2\n{BARS[flavour]}\nimport time\n"
+        "for epoch in range(2):\n"
+        "    bar = tqdm(range(30), desc='epoch')\n"
+        "    for i in bar:\n        time.sleep(.005)\n        bar.set_postfix(loss=0.5)\n"
+        "for i in tqdm(range(3), desc='brief', leave=False): pass\n"
+        "del bar",
+    )
+    assert (reply.stdout, reply.stderr) == ("", "")
+    last = reply.displays[-1]["text/plain"]
+    assert "epoch ████████████████████ 30/30" in last
+    assert "loss=0.5" in last
+    assert last.count("30/30") == 1
+    assert "brief" not in last
+    assert cells_own(reply) == []
+
+
+def test_a_bar_of_an_earlier_cell_and_its_write_do_too(notebook: Notebook) -> None:
+    pytest.importorskip("tqdm")
+    shown(notebook, "import tqdm as bars\nfrom tqdm.auto import tqdm, trange")
+    reply = shown(
+        notebook,
+        "%%train -n 2\nfor i in trange(4, desc='outer'):\n    bars.tqdm.write(f'at {i}')\n"
+        "with open('bar.txt', 'w') as file:\n    list(bars.tqdm(range(3), file=file))\n"
+        "written = open('bar.txt').read()\ndel file",
+    )
+    assert reply.stdout == "at 0\nat 1\nat 2\nat 3\n"
+    assert "outer ████████████████████ 4/4" in reply.displays[-1]["text/plain"]
+    assert "3/3" in shown(notebook, "print(written)").stdout
+
+
 def in_order(notebook: Notebook, message: str) -> list[str]:
     """What the messages of a cell say, in order; an update of a display too."""
     found: list[str] = []

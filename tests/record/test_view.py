@@ -267,3 +267,28 @@ def test_a_payload_that_is_not_as_documented_never_hides_the_run(
     view = fold([odd, make("log", seq=2, stream="stdout", text="still here")])
     assert view.log[-1].text == "still here"
     assert view.seq == 2
+
+
+def test_a_bar_that_is_gone_is_not_shown_any_more() -> None:
+    def bar(seq: int, **more: object) -> Event:
+        payload = {"stream": "progress", "bar": "b", "label": "epoch", "done": 1, "total": 2, **more}
+        return Event(run_id="r", seq=seq, rank=0, time=0.0, kind=EventKind.LOG, payload=payload)
+
+    view = fold([bar(1, note="3 it/s")])
+    assert view.progress[0, "b"].note == "3 it/s"
+    assert fold([bar(2, gone=True)], view).progress == {}
+
+
+def test_a_display_is_its_plain_text_in_the_log() -> None:
+    def log(seq: int, **payload: object) -> Event:
+        return Event(run_id="r", seq=seq, rank=0, time=0.0, kind=EventKind.LOG, payload=payload)
+
+    view = fold(
+        [
+            log(1, stream="display", data={"text/plain": "<Figure>", "image/png": "x"}),
+            log(2, stream="clear", wait=True),
+            log(3, stream="display", data={"text/plain": "<Figure>"}, update=True),
+            log(4, stream="display", data="damaged"),
+        ]
+    )
+    assert [line.text for line in view.log] == ["<Figure>\n"]
