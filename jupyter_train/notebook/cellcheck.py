@@ -43,7 +43,9 @@ def check_cell(source: str, *, first_line: int, filename: str, shell: Interactiv
     raise error
 
 
-def check_names(source: str, namespace: Mapping[str, Any], *, first_line: int, cell: str = "") -> None:
+def check_names(
+    source: str, namespace: Mapping[str, Any], *, first_line: int, cell: str = "", future: int = 0
+) -> None:
     """Refuse a cell that surely reads a name which is neither in it nor in the notebook.
 
     Args:
@@ -51,6 +53,7 @@ def check_names(source: str, namespace: Mapping[str, Any], *, first_line: int, c
         namespace: the notebook's names.
         first_line: as above.
         cell: what the shell calls the cell (``Cell In[3]``).
+        future: compiler flags of ``from __future__`` lines in earlier cells.
 
     Raises:
         NameError: with the message of a plain cell; renders itself with the
@@ -59,7 +62,7 @@ def check_names(source: str, namespace: Mapping[str, Any], *, first_line: int, c
     from jupyter_train.notebook.failure import quiet
     from jupyter_train.transport.undefined import undefined_names
 
-    missing = undefined_names(source, namespace, first_line=first_line)
+    missing = undefined_names(source, namespace, first_line=first_line, future=future)
     if not missing:
         return
     first = missing[0]

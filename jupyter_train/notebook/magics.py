@@ -28,9 +28,16 @@ def train_cell(line: str, cell: str) -> None:
     try:
         from jupyter_train.notebook.cell import FIRST_LINE, cell_file, cell_label, run_cell
         from jupyter_train.notebook.cellcheck import check_cell, check_names
+        from jupyter_train.transport.settings import FUTURES
 
         check_cell(cell, first_line=FIRST_LINE, filename=cell_file(session), shell=session.shell)
-        check_names(cell, session.namespace, first_line=FIRST_LINE, cell=cell_label(session))
+        check_names(
+            cell,
+            session.namespace,
+            first_line=FIRST_LINE,
+            cell=cell_label(session),
+            future=session.compiler_flags & FUTURES,
+        )
         if only_asks:
             from jupyter_train.notebook.capturing import report
 

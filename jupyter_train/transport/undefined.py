@@ -71,16 +71,20 @@ class Undefined:
     remedy: str  #: "Did you mean 'model'?", or how it is usually imported; empty where nothing comes near
 
 
-def undefined_names(source: str, namespace: Mapping[str, Any], *, first_line: int = 1) -> list[Undefined]:
+def undefined_names(
+    source: str, namespace: Mapping[str, Any], *, first_line: int = 1, future: int = 0
+) -> list[Undefined]:
     """Names that the cell surely reads and that are nowhere, in the order in which it meets them.
 
     Args:
         source: a cell that compiles.
         namespace: the notebook's names.
         first_line: line of the user's cell on which ``source`` starts.
+        future: flags of ``from __future__`` lines in earlier cells: annotations are then not read.
     """
-    tree = compile(source, "<cell>", "exec", flags=CELL_FLAGS | ast.PyCF_ONLY_AST, dont_inherit=True)
-    code = compile(source, "<cell>", "exec", flags=CELL_FLAGS, dont_inherit=True)
+    flags = CELL_FLAGS | future
+    tree = compile(source, "<cell>", "exec", flags=flags | ast.PyCF_ONLY_AST, dont_inherit=True)
+    code = compile(source, "<cell>", "exec", flags=flags, dont_inherit=True)
     names = code_names(code, is_module=True)
     nowhere = {
         name

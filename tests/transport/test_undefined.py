@@ -1,6 +1,7 @@
 """Names that are nowhere are found, and no cell that works is refused."""
 
 from __future__ import annotations
+import __future__
 
 import types
 from typing import Any
@@ -124,6 +125,12 @@ RUN = [
 @pytest.mark.parametrize("cell", RUN)
 def test_a_cell_that_may_work_is_let_run(cell: str) -> None:
     assert nowhere(cell) == []
+
+
+def test_annotations_are_not_read_where_an_earlier_cell_imported_that_from_the_future() -> None:
+    source = "def f(x: Undefined) -> Nowhere: ...\n"
+    assert [one.name for one in undefined_names(source, {})] == ["Undefined", "Nowhere"]
+    assert undefined_names(source, {}, future=__future__.annotations.compiler_flag) == []
 
 
 def test_names_that_functions_of_the_notebook_bind_are_known() -> None:
