@@ -71,12 +71,20 @@ class ControllerClient:
         return str(self._call("train_stop", run_id=run_id, force=force, reason=reason)["state"])
 
     def fetch(
-        self, run_id: str, name: str, worker: str, path: Path, *, progress: Progress | None = None
+        self,
+        run_id: str,
+        name: str,
+        worker: str,
+        path: Path,
+        *,
+        limit: int | None = None,
+        progress: Progress | None = None,
     ) -> int:
         """Copy file ``name`` of a run's folder on ``worker`` to ``path``; its size in bytes.
 
         ``path`` appears once it is whole. Where that worker is gone, another one
-        on its host is asked, since they share the folder.
+        on its host is asked, since they share the folder. Of a longer file than
+        ``limit`` bytes only so many are copied.
 
         Raises:
             RunError: there is no such file, it changed under way, or nobody on that host is left.
@@ -93,9 +101,9 @@ class ControllerClient:
                         run_id=run_id,
                         name=name,
                         offset=done,
-                        length=CHUNK_BYTES,
+                        length=CHUNK_BYTES if limit is None else min(CHUNK_BYTES, max(limit - done, 1)),
                     )
-                    total = int(reply["total"])
+                    total = int(reply["total"]) if limit is None else min(int(reply["total"]), limit)
                     if not reply["data"] and done < total:
                         raise RunError(f"{name} of run {run_id} became shorter while it was fetched")
                     done += file.write(reply["data"])

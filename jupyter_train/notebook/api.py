@@ -89,6 +89,7 @@ def own_run(prepared: Prepared, session: Session, cell: str) -> Run:
         capture=prepared.capture,
         cell=cell,
         sent_bytes=prepared.sent_bytes,
+        siblings=lambda: tuple(session.runs.values()),
     )
     session.remember(made)
     return made

@@ -16,7 +16,8 @@ from jupyter_train.notebook.bundle import as_bundle, plain
 from jupyter_train.notebook.failure import quiet
 from jupyter_train.notebook.live import LiveView
 from jupyter_train.notebook.output import RankOutput
-from jupyter_train.notebook.run import Brought, Run
+from jupyter_train.notebook.returning import Brought
+from jupyter_train.notebook.run import Run
 from jupyter_train.notebook.screen import DisplayScreen, Screen, TextScreen
 from jupyter_train.notebook.stage import new_stage
 from jupyter_train.notebook.submit import Work, abandon, hand_in, prepare
@@ -74,7 +75,7 @@ def conduct(work: Work, options: TrainOptions, session: Session) -> Run:
         ended = wait_for(run.follow().done, interrupts, lambda count: _interrupt(run, live, force=count > 1))
     if not ended:
         run.follow().stop()
-    brought = run.bring_in() if ended else Brought()
+    brought = run.bring_in(waited=True) if ended else Brought()
     live.conclude(brought.remarks)
     failure = run.outcome(brought, interrupts=interrupts.count)
     if failure is not None:

@@ -2,47 +2,34 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from jupyter_train import home
-from jupyter_train.errors import RunError
+from jupyter_train.errors import RunError, TrainError
 from jupyter_train.notebook.bundle import headline, make_bundle, plain
 from jupyter_train.notebook.failure import noted
 from jupyter_train.notebook.follow import Follower, Watcher
 from jupyter_train.notebook.outcome import outcome
+from jupyter_train.notebook.returning import Arrival, Brought, Returning
 from jupyter_train.notebook.source import EventSource
 from jupyter_train.record import Call, Event, EventKind, RunState, RunView, fold
-from jupyter_train.transport.call import RETURN_VALUE, argument_label, is_label
+from jupyter_train.transport.call import RETURN_VALUE, argument_label
 
 if TYPE_CHECKING:
     from jupyter_train.control.client import ControllerClient
     from jupyter_train.notebook.live import LiveView
     from jupyter_train.transport.capture import Capture
 
-_RESULT_FILE = re.compile(r"result-\d+\.bin")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Brought:
-    """What came back into the notebook."""
-
-    names: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()
-    error: BaseException | None = None  #: rank 0's exception object, where the cell raised
-    returned: tuple[Any, ...] = ()  #: the value that a function call gave, if it came
-
 
 class Run:
     """A run: what it is doing, what it measured, what came back.
 
     ``connect`` gives the controller of its cluster, and raises ClusterError
-    where that is gone; reading works without.
+    where that is gone; reading works without. ``siblings`` are the runs of the
+    same notebook.
     """
 
     def __init__(
@@ -56,6 +43,7 @@ class Run:
         capture: Capture | None = None,
         cell: str = "",
         sent_bytes: int | None = None,
+        siblings: Callable[[], Iterable[Run]] = tuple,
     ) -> None:
         self.id = run_id
         self.source = source
@@ -65,8 +53,9 @@ class Run:
         self._name = name
         self._connect = connect
         self._namespace = namespace
-        self._capture = capture
         self._cell = cell
+        self._siblings = siblings
+        self._returning = Returning(run_id, connect=connect, namespace=namespace, capture=capture)
         self._view = RunView(run_id=run_id)
         self._follower: Follower | None = None
         self._brought: Brought | None = None
@@ -194,6 +183,9 @@ class Run:
     def result(self, name: str | None = None) -> Any:
         """What came back: all names as a dict, or the value of one. Waits for the end; the notebook's names stay.
 
+        A name that the cell changed, but by too much to come back by itself, is
+        changed now in the notebook's own object, which is the value: main thread.
+
         Of a function call it is what the function returned, as :attr:`value`
         gives it; with a name, that argument as the function left it.
 
@@ -205,10 +197,15 @@ class Run:
             return self.value
         if not _is_over(self.view):
             self.follow().done.wait()
-        path = self._result_file()
-        if path is None:
-            raise RunError(f"run {self.name} is {self.state} and brought nothing back")
-        names = self._load(path)
+        view = self.view
+        with self._lock:
+            path = self._returning.file(view, whole=name is None or _is_large(view, name))
+            if path is None:
+                raise RunError(f"run {self.name} is {self.state} and brought nothing back")
+            own = self._returning.change_large(path, name) if name is not None else ()
+        if own:
+            return own[0]
+        names = self._returning.load(view, path)
         if name is None:
             return names
         for known in (name, argument_label(name)):
@@ -230,14 +227,34 @@ class Run:
                 self._follower = follower
             return follower
 
-    def bring_in(self) -> Brought:
-        """Puts what came back into the notebook, once. Main thread: it runs the classes' own code."""
+    def bring_in(self, *, waited: bool = False) -> Brought:
+        """Puts what came back into the notebook, once. Main thread: it runs the classes' own code.
+
+        Args:
+            waited: whether the notebook did nothing since the run began.
+        """
         with self._lock:
-            if self._brought is None:
-                path = self._result_file()
-                self._brought = Brought() if path is None else self._apply(path)
-                self._capture = None
-            return self._brought
+            if self._brought is not None:
+                return self._brought
+            view = self.view
+            try:
+                path = self._returning.file(view, whole=False)
+                if path is None:
+                    self._brought = Brought()
+                    return self._brought
+                brought, arrival = self._returning.apply(view, path, waited=waited)
+            except (TrainError, OSError, ValueError) as error:
+                # The cell's own error matters more, and the next call tries again.
+                return Brought(trouble=error, remarks=(f"its names did not come back: {error}",))
+            self._brought = brought
+        for other in self._siblings():
+            if other is not self:
+                other.hear(arrival)
+        return brought
+
+    def hear(self, arrival: Arrival) -> None:
+        """Another run of this notebook has brought its names in: one of the two has to give way."""
+        self._returning.hear(arrival)
 
     def let_go_of_value(self) -> None:
         """Whoever took :attr:`value` has it: a run that is kept for its curves need not keep a model."""
@@ -266,50 +283,9 @@ class Run:
             cell=self._cell,
             gave_up=self._follower.gave_up if self._follower is not None else None,
         )
+        error = error or brought.trouble
         # Functions are called from scripts too, where nothing asks an error how it wants to look.
         return error if error is None or self._call is None else noted(error)
-
-    def _apply(self, path: Path) -> Brought:
-        if self._capture is None:
-            names = self._load(path)
-            returned = (names[RETURN_VALUE],) if RETURN_VALUE in names else ()
-            names = {name: value for name, value in names.items() if not is_label(name)}
-            self._namespace.update(names)
-            return Brought(names=tuple(names), returned=returned)
-        from jupyter_train.transport.result import apply_result
-
-        applied = apply_result(path, self._capture, self._namespace)
-        came = tuple(dict.fromkeys((*applied.names, *applied.changed)))
-        return Brought(
-            names=came, remarks=tuple(applied.remarks), error=applied.error, returned=applied.returned
-        )
-
-    def _load(self, path: Path) -> dict[str, Any]:
-        from jupyter_train.transport.content import ContentStore
-        from jupyter_train.transport.result import load_result
-
-        spec = self.view.spec
-        refs = spec.capture if spec is not None else ()
-        return dict(load_result(path, refs, ContentStore(home.content_folder())))
-
-    def _result_file(self) -> Path | None:
-        """The result on this disk, fetched from the cluster where it lies elsewhere."""
-        artifact: Mapping[str, Any] | None = self.view.artifacts.get("result")
-        if artifact is None:
-            return None
-        file = str(artifact.get("file"))
-        if not _RESULT_FILE.fullmatch(file):
-            raise RunError(f"run {self.name} names {plain(file, 80)!r} as its result, which is not one")
-        path = home.run_folder(self.id) / file
-        if not path.exists():
-            home.private_folder(path.parent)
-            try:
-                self._connect().fetch(self.id, file, str(artifact.get("worker")), path)
-            except OSError as error:
-                raise RunError(
-                    f"the result of run {self.name} cannot be kept in {path.parent}: {error}"
-                ) from error
-        return path
 
     def _all_events(self) -> list[Event]:
         events: list[Event] = []
@@ -331,3 +307,8 @@ class Run:
 
 def _is_over(view: RunView) -> bool:
     return view.state is not None and (view.state.is_terminal or view.state is RunState.LOST)
+
+
+def _is_large(view: RunView, name: str) -> bool:
+    large = view.artifacts.get("result", {}).get("large", ())
+    return name in large or argument_label(name) in large

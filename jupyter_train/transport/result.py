@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from jupyter_train.transport.content import ContentStore
 from jupyter_train.transport.edits import CannotEdit, apply_edits
 from jupyter_train.transport.kinds import Edit
 from jupyter_train.transport.load import Loaded, load_objects
+from jupyter_train.transport.overlap import NOBODY, Others, sentence
 from jupyter_train.transport.packing import Limits, Packing, a
 from jupyter_train.transport.pickling import Namespace
 from jupyter_train.transport.randomness import moved_on, random_state, restore_random_state
@@ -52,26 +53,6 @@ class Applied:
     remarks: tuple[str, ...]
     error: BaseException | None  #: what ended the cell, where it travels
     returned: tuple[Any, ...] = ()  #: the value that a function call gave, if it came
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Touch:
-    """Another run did the same meanwhile."""
-
-    run: str  #: what it is called
-    name: str  #: of the notebook, that the object is reached by
-    wins: bool  #: it ended later
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Others:
-    """What other runs brought in between a run's capture and its own return."""
-
-    names: Mapping[str, Touch]
-    objects: Mapping[int, Touch]  #: by ``id`` of objects of the capture
-
-
-NOBODY = Others(names={}, objects={})
 
 
 def pack_result(
@@ -168,7 +149,7 @@ def apply_result(
     for name in (*contents.values, *header.deleted):
         touch = others.names.get(name)
         if touch is not None:
-            remarks.append(_of_two_runs(name, touch))
+            remarks.append(sentence(name, touch))
             if touch.wins:
                 continue
         elif before.get(name) != capture.bindings.get(name):
@@ -212,11 +193,19 @@ def apply_large(path: Path, capture: Capture, namespace: Namespace) -> None:
     _edit(contents.edits, NOBODY, [])
 
 
-def load_result(path: Path, refs: Sequence[ContentRef], content: ContentStore) -> dict[str, Any]:
+def load_result(
+    path: Path, refs: Sequence[ContentRef], content: ContentStore, *, large: bool = True
+) -> dict[str, Any]:
     """What came back, for a kernel that did not start the run, or for names too large to come by themselves.
 
     Works on copies: the capture is loaded into a namespace of its own and the
     result applied to it, so nothing in the notebook changes.
+
+    Args:
+        path: of the result.
+        refs: as ``Capture.refs``.
+        content: where their files are.
+        large: whether also what does not come back by itself, where the file holds it.
 
     Returns:
         The names that the cell assigned or changed, large ones too where the
@@ -235,12 +224,13 @@ def load_result(path: Path, refs: Sequence[ContentRef], content: ContentStore) -
     with ResultFile(path) as file:
         header = file.header
         _check_belongs(header, objects)
-        for section in range(len(header.sections)):
+        for section in range(len(header.sections) if large else 1):
             if file.has(section):
                 contents = _read(file, section, namespace, objects)
                 _edit(contents.edits, NOBODY, [])
                 namespace.update(contents.values)
-        missing = set(header.large) if not file.has(len(header.sections) - 1) else set()
+        is_whole = large and file.has(len(header.sections) - 1)
+        missing = set() if is_whole else set(header.large)
     wanted = dict.fromkeys((*header.names, *header.changed, *header.large))
     return {name: namespace[name] for name in wanted if name in namespace and name not in missing}
 
@@ -289,7 +279,7 @@ def _edit(edits: Sequence[tuple[Any, list[Edit]]], others: Others, remarks: list
     for own, changes in edits:
         touch = others.objects.get(id(own))
         if touch is not None:
-            remark = _of_two_runs(touch.name, touch)
+            remark = sentence(touch.name, touch)
             if remark not in remarks:
                 remarks.append(remark)
             if touch.wins:
@@ -304,12 +294,6 @@ def _edit(edits: Sequence[tuple[Any, list[Edit]]], others: Others, remarks: list
             remarks.append(f"{a(own)} could not be changed in place: {type(reason).__name__}: {reason}")
         edited.append(own)
     return edited
-
-
-def _of_two_runs(name: str, touch: Touch) -> str:
-    if touch.wins:
-        return f'{name} stays as run {touch.run} left it, which ended later; run.result("{name}") has this run\'s'
-    return f"{name} was set by run {touch.run} too, which ended earlier: this run's value replaced it"
 
 
 def _of_the_notebook(names: Sequence[str]) -> str:

@@ -235,19 +235,34 @@ def capture(
 ) -> Any:
     """Captures nothing; says what it was asked for."""
     return SimpleNamespace(
-        refs=(), names=(), sizes={}, written_bytes=0, remarks=(), random_state=random_state, given=given
+        refs=(),
+        names=(),
+        sizes={},
+        remarks=(),
+        random_state=random_state,
+        given=given,
+        objects=(),
+        bindings={},
+        written_bytes=0,
     )
 
 
-def apply_result(path: Path, captured: Any, namespace: dict[str, Any]) -> Any:
+def apply_result(path: Path, captured: Any, namespace: dict[str, Any], **_: Any) -> Any:
     names, error = pickle.loads(path.read_bytes())
     returned = (names.pop("return value"),) if "return value" in names else ()
     namespace.update(names)
     return SimpleNamespace(
-        names=tuple(names), changed=(), deleted=(), remarks=(), error=error, returned=returned
+        names=tuple(names),
+        changed=(),
+        deleted=(),
+        large=(),
+        edited=(),
+        remarks=(),
+        error=error,
+        returned=returned,
     )
 
 
-def load_result(path: Path, refs: Any, content: Any) -> dict[str, Any]:
+def load_result(path: Path, refs: Any, content: Any, *, large: bool = True) -> dict[str, Any]:
     names, _ = pickle.loads(path.read_bytes())
     return dict(names)

@@ -14,7 +14,8 @@ import pytest
 
 from jupyter_train.transport.capture import Capture, capture
 from jupyter_train.transport.content import ContentStore
-from jupyter_train.transport.result import NOBODY, Applied, Others, apply_result, load_result
+from jupyter_train.transport.overlap import NOBODY, Others
+from jupyter_train.transport.result import Applied, apply_result, load_result
 
 
 class Ranks:
