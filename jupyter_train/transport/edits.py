@@ -140,7 +140,7 @@ def _tensor(own: Any, new: Any, requires_grad: bool) -> None:
     if own.shape == new.shape and own.dtype == new.dtype and own.layout == new.layout:
         own.data.copy_(new)
     else:
-        own.data = new.to(own.device)
+        own.data = new.to(own.device, copy=True)
     if own.is_leaf:
         _requires_grad(own, requires_grad)
 
@@ -164,7 +164,9 @@ def _frame(own: Any, new: Any) -> None:
         object.__setattr__(own, name, getattr(new, name, None))
 
 
-def _extend(own: Any, tail: list[Any]) -> None:
+def _extend(own: Any, length: int, tail: list[Any]) -> None:
+    while len(own) > length:  # what the notebook or another run added meanwhile: the run's value wins
+        own.pop()
     own.extend(tail)
 
 

@@ -96,7 +96,7 @@ class _Sequence:
         if len(value) < len(picture) or not same(picture, value) or (inside and any(map(inside, value))):
             return [("elements", list(value))]
         tail = list(value)[len(picture) :]
-        return [("extend", tail)] if tail else []
+        return [("extend", len(picture), tail)] if tail else []
 
     def parts(self, value: Any) -> Iterable[Any]:
         return tuple(value)

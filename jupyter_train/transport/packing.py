@@ -19,6 +19,9 @@ from jupyter_train.transport.resultfile import Section
 #: Edits whose payload is the memory of the captured object itself.
 _OF_MEMORY = frozenset({"array", "tensor", "frame"})
 
+#: Those that are carried out by copying it over.
+_ONLY_MEMORY = frozenset({"array", "tensor"})
+
 _Change = tuple[int, Any, list[Edit]]
 
 
@@ -196,7 +199,7 @@ class Packing:
         """Whether the edits are dealt with: False where they are too large for the small section."""
         limited = section is self._small and self._keep is None and names
         limit = self._limits.changed_bytes if limited else None
-        item = ("edit", number)
+        item = ("bytes" if all(edit[0] in _ONLY_MEMORY for edit in edits) else "edit", number)
         try:
             return section.add(item, edits, limit_bytes=limit) is not None
         except Exception:

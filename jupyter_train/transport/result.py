@@ -258,13 +258,13 @@ def _read(file: ResultFile, section: int, namespace: Namespace, objects: Sequenc
         if why is not None:
             if kind == "name":
                 contents.remarks.append(f"{key} could not be rebuilt here: {why}")
-            elif kind == "edit":
+            elif kind in ("edit", "bytes"):
                 contents.remarks.append(
                     f"a change of {a(objects[int(key)])} could not be rebuilt here: {why}"
                 )
         elif kind == "name":
             contents.values[str(key)] = value
-        elif kind == "edit":
+        elif kind in ("edit", "bytes"):
             contents.edits.append((objects[int(key)], value))
         elif kind == "random":
             contents.random = value

@@ -19,7 +19,8 @@ import pickle
 import pickletools
 import struct
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ from jupyter_train.transport.pickling import RESERVED, Dumped, Namespace, Reader
 MAGIC = b"JTRESLT1"
 _LENGTH = struct.Struct("<Q")
 
-#: ``(kind, key)`` of each dump: an edit of an object by its number, a name, the exception.
+#: ``(kind, key)`` of each dump: ``edit`` of an object by its number, ``bytes`` where only its memory is
+#: written over, ``name``, ``random`` states, ``error``.
 Item = tuple[str, int | str]
 
 
@@ -176,7 +178,7 @@ class ResultFile:
             size = os.fstat(file.fileno()).st_size
             if size < len(MAGIC) + _LENGTH.size:
                 raise ValueError(f"{path} is not a result of a run")
-            self._mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+            self._mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
         if self._mapped[: len(MAGIC)] != MAGIC:
             self._mapped.close()
             raise ValueError(f"{path} is not a result of a run of this version")
@@ -212,20 +214,29 @@ class ResultFile:
         begin += _LENGTH.size + length
         begin += -(_LENGTH.size + length) % ALIGNMENT
 
+        item: Item = ("", 0)
+
+        def begins(next_item: Item) -> None:
+            nonlocal item
+            item = next_item
+
         def region(number: int) -> Bytes:
             start = begin + int(index.offsets[number])
-            copy = np.empty(int(index.layout.lengths[number]), np.uint8)
-            copy[:] = np.frombuffer(self._mapped, np.uint8, copy.nbytes, start)
-            return copy
+            length = int(index.layout.lengths[number])
+            there = np.frombuffer(self._mapped, np.uint8, length, start)
+            # What is only copied into the notebook's own memory is copied once; what stays is not
+            # left on a file of the run's folder.
+            return there if item[0] == "bytes" else there.copy()
 
         receiver = Receiver(namespace, Regions(index.layout, region))
         start = begin + index.stream[0]
         stream = self._mapped[start : start + index.stream[1]]
-        return _load_items(index, stream, receiver, given)
+        return _load_items(index, stream, receiver, given, begins)
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._mapped.close()
+        """Let go of the file; what still looks at its bytes keeps them."""
+        with suppress(BufferError):
+            self._mapped.close()
 
     def __enter__(self) -> ResultFile:
         return self
@@ -243,13 +254,18 @@ def _header(fields: dict[str, Any]) -> Header:
 
 
 def _load_items(
-    index: _Index, stream: bytes, receiver: Receiver, given: Sequence[Any]
+    index: _Index,
+    stream: bytes,
+    receiver: Receiver,
+    given: Sequence[Any],
+    begins: Callable[[Item], None],
 ) -> list[tuple[Item, Any, str | None]]:
     loaded: list[tuple[Item, Any, str | None]] = []
     lost: list[range] = []  # numbers of objects that could not be rebuilt
     reader: Reader | None = None
     objects = list(given)
     for at, entry in enumerate(index.entries):
+        begins(entry.item)
         end = index.entries[at + 1].start if at + 1 < len(index.entries) else len(stream)
         if lost and _refers_to(stream[entry.start : end], lost):
             why: str | None = "it holds something that could not be rebuilt"

@@ -110,6 +110,18 @@ def test_a_file_is_fetched_in_pieces(client: Client, control: ControllerClient, 
     assert seen == [(CHUNK_BYTES, size), (size, size)]
 
 
+def test_of_a_file_no_more_is_fetched_than_was_asked_for(
+    client: Client, control: ControllerClient, tmp_path: Path
+) -> None:
+    data = bytes(range(256)) * (CHUNK_BYTES // 256) + b"what is large"
+    agents(client)[1].files["result-1.bin"] = data
+    worker = control.hello()["workers"][1]["address"]
+    for limit in (3, CHUNK_BYTES + 4, len(data) + 100):
+        size = control.fetch(UNKNOWN, "result-1.bin", worker, tmp_path / "result", limit=limit)
+        assert size == min(limit, len(data))
+        assert (tmp_path / "result").read_bytes() == data[:limit]
+
+
 def test_another_worker_of_the_host_stands_in_for_a_lost_one(
     client: Client, control: ControllerClient, tmp_path: Path
 ) -> None:

@@ -1,0 +1,97 @@
+"""What a run brings back, through a real kernel and a real cluster."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.kit import Notebook
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+@pytest.mark.timeout(120)
+def test_a_model_of_100_mb_comes_back_into_the_same_weights(notebook: Notebook) -> None:
+    notebook.run(
+        "import torch\nfrom torch import nn\nmodel = nn.Sequential(*[nn.Linear(1600, 1600) for _ in range(10)])\n"
+        "weights = list(model.parameters()); before = [w.detach().clone() for w in weights]"
+    )
+
+    reply = notebook.run("%%train -n 2\nwith torch.no_grad():\n    for w in model.parameters(): w.add_(1)")
+
+    assert reply.error is None, reply.all_text
+    claim = (
+        "print(sum(w.nbytes for w in weights) > 100e6, "
+        "all(a is b for a, b in zip(weights, model.parameters())), "
+        "all(torch.equal(a, b + 1) for a, b in zip(weights, before)))"
+    )
+    assert notebook.run(claim).stdout.split() == ["True", "True", "True"]
+
+
+@pytest.mark.timeout(120)
+def test_the_next_cell_draws_the_random_numbers_that_follow_the_runs(notebook: Notebook) -> None:
+    seed = "import random, numpy as np, torch\nrandom.seed(1); np.random.seed(1); torch.manual_seed(1)"
+    draw = "random.random(), float(np.random.rand()), float(torch.rand(1))"
+    notebook.run(f"{seed}\nplain = [({draw}), ({draw})]\n{seed}")
+
+    assert notebook.run(f"%%train -n 2\nfirst = ({draw})").error is None
+    notebook.run(f"second = ({draw})")
+
+    assert notebook.run("print([first, second] == plain)").stdout.strip() == "True"
+
+
+@pytest.mark.timeout(120)
+def test_a_seed_is_the_runs_own_and_leaves_the_notebooks_random_states_alone(notebook: Notebook) -> None:
+    notebook.run("import torch\ntorch.manual_seed(1); expected = float(torch.rand(1)); torch.manual_seed(1)")
+
+    assert notebook.run("%%train -n 1 --seed 7\ndrawn = float(torch.rand(1))").error is None
+
+    assert notebook.run("print(float(torch.rand(1)) == expected, drawn == expected)").stdout.split() == [
+        "True",
+        "False",
+    ]
+
+
+@pytest.mark.timeout(120)
+def test_of_two_runs_at_once_the_later_to_end_wins_whichever_is_asked_first(notebook: Notebook) -> None:
+    notebook.run("import time\nhistory = []")
+    for name, pause in (("slow", 1.5), ("quick", 0.0)):
+        started = notebook.run(
+            f"%%train -n 1 --bg --name {name}\ntime.sleep({pause})\nmodel = {name!r}; history.append({name!r})"
+        )
+        assert started.error is None, started.all_text
+
+    notebook.run("%train wait slow", timeout=60)
+    reply = notebook.run("%train wait quick", timeout=60)
+
+    assert "model stays as run slow left it, which ended later" in reply.all_text
+    assert notebook.run("print(model, history)").stdout.split() == ["slow", "['slow']"]
+    assert (
+        notebook.run("import jupyter_train as jt; print(jt.run('quick').result('model'))").stdout == "quick\n"
+    )
+
+
+@pytest.mark.timeout(120)
+def test_of_two_runs_at_once_the_later_replaces_what_the_earlier_brought(notebook: Notebook) -> None:
+    notebook.run("import time\nhistory = []")
+    for name, pause in (("late", 1.5), ("early", 0.0)):
+        notebook.run(
+            f"%%train -n 1 --bg --name {name}\ntime.sleep({pause})\nmodel = {name!r}; history.append({name!r})"
+        )
+
+    notebook.run("%train wait early", timeout=60)
+    assert notebook.run("print(model)").stdout.strip() == "early"
+    reply = notebook.run("%train wait late", timeout=60)
+
+    assert "model was set by run early too, which ended earlier" in reply.all_text
+    assert notebook.run("print(model, history)").stdout.split() == ["late", "['late']"]
+
+
+@pytest.mark.timeout(120)
+def test_what_stays_away_is_named_in_one_sentence_under_the_cell(notebook: Notebook) -> None:
+    reply = notebook.run(
+        "%%train -n 1\nimport threading\nlock = threading.Lock(); log = open('/dev/null'); fine = 1"
+    )
+
+    assert reply.error is None
+    assert "did not come back: lock (a lock), log (an open file)" in reply.all_text
+    assert notebook.run("print(fine)").stdout.strip() == "1"
