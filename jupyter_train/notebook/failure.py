@@ -17,6 +17,7 @@ from jupyter_train import errors
 from jupyter_train.notebook.advice import advice, out_of_memory
 from jupyter_train.notebook.bundle import memory, plain
 from jupyter_train.notebook.original import BY_CAUSE, original
+from jupyter_train.notebook.requirement import install_advice
 from jupyter_train.notebook.words import in_python, reference
 from jupyter_train.record import RunState, RunView
 
@@ -142,7 +143,7 @@ def report(view: RunView, failure: Failure, *, name: str, cell: str = "", kind: 
         # Linux takes the largest process when memory is short, and does not say so.
         message.append(f"perhaps out of memory{_in_use(view, rank)}")
     tail = _others(failure)
-    tail.append(f"→ {advice(payload, ref=reference(name, view.run_id), rank=rank, kind=kind)}")
+    tail.append(f"→ {_next_step(view, failure, name, kind)}")
     room = MAX_LINES - len(head) - len(message) - len(tail)
     while frames and sum(map(len, frames)) > room:
         # The outermost says how it began, the innermost what happened.
@@ -153,6 +154,15 @@ def report(view: RunView, failure: Failure, *, name: str, cell: str = "", kind: 
 def _is_a_riddle(message: str) -> bool:
     """Whether a rank was killed and nobody knows for what."""
     return "SIGKILL" in message and "for want of memory" not in message
+
+
+def _next_step(view: RunView, failure: Failure, name: str, kind: str) -> str:
+    missing = failure.payload.get("missing")
+    if isinstance(missing, Mapping):
+        said = {failure.rank, *failure.same}
+        workers = [str(place.get("worker")) for place in view.placement if place.get("rank") in said]
+        return install_advice(missing, workers)
+    return advice(failure.payload, ref=reference(name, view.run_id), rank=failure.rank, kind=kind)
 
 
 def _kind(payload: Mapping[str, Any]) -> str:

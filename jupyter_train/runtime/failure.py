@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import os
 import re
+import sys
 import sysconfig
 import traceback
 from collections.abc import Callable
@@ -61,6 +62,8 @@ def describe(
         "secondary": secondary,
         "cause": "exit" if isinstance(error, SystemExit) else "exception",
     }
+    if missing := _missing_module(error):
+        told["missing"] = {"module": missing, "python": sys.executable}
     try:
         if ran_out_of_memory(error):
             told["memory"] = memory_in_use(trace)
@@ -69,6 +72,14 @@ def describe(
     ):  # memory is short, and what is asked for its size may be anybody's: the error comes first
         pass
     return told
+
+
+def _missing_module(error: BaseException) -> str:
+    """The module that this Python does not have, where that is why; empty else."""
+    for cause in (error, error.__cause__):
+        if isinstance(cause, ModuleNotFoundError) and cause.name:
+            return cause.name
+    return ""
 
 
 def comes_from_peer(error: BaseException) -> bool:

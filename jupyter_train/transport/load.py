@@ -152,8 +152,12 @@ def load_objects(
         code = reader.load() if refs else {}
         if know_code:
             know_sources(code)
+    except ModuleNotFoundError as error:
+        raise CaptureError(
+            f"{name} needs the module {error.name}, which is not installed on the worker"
+        ) from error
     except ImportError as error:
-        raise CaptureError(f"{name} needs a module that the workers do not have: {error}") from error
+        raise CaptureError(f"{name} needs what cannot be imported on the worker: {error}") from error
     except Exception as error:
         raise CaptureError(
             f"{name} could not be rebuilt on the rank: {type(error).__name__}: {error}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -246,3 +247,26 @@ def test_a_lost_run_says_what_to_do() -> None:
     assert "fell silent" in lines(error)[0]
     assert "Run the cell again" in lines(error)[1]
     assert "%train log digits" in lines(error)[1]
+
+
+def test_a_missing_module_is_named_with_the_worker_and_the_command_that_installs_it() -> None:
+    missing = {"module": "torch", "python": "/far/bin/python"}
+    place = ({"rank": 0, "worker": "tcp://a:1"}, {"rank": 1, "worker": "tcp://b:2"})
+    same = payload(
+        "CaptureError", "scaler needs the module torch", module="jupyter_train.errors", missing=missing
+    )
+
+    (*_, advice) = lines(failed({0: same, 1: same}, ranks=2, placement=place))
+
+    version = metadata.version("torch").split("+")[0]
+    assert "Worker tcp://a:1, tcp://b:2 has no torch" in advice
+    assert f"/far/bin/python -m pip install torch=={version}" in advice
+    assert "PipInstall" in advice
+
+
+def test_a_module_that_is_nowhere_is_not_only_the_workers_lack() -> None:
+    missing = {"module": "no_such_thing", "python": "/far/bin/python"}
+
+    (*_, advice) = lines(failed({0: payload("ModuleNotFoundError", missing=missing)}))
+
+    assert "No module no_such_thing is installed in the notebook's environment either" in advice

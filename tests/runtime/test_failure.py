@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from jupyter_train.errors import CaptureError
 from jupyter_train.record import Event, EventKind, pack_event
 from jupyter_train.runtime.cell import cell_file, compile_cell, execute
 from jupyter_train.runtime.failure import MAX_FRAMES, MAX_TEXT, comes_from_peer, describe, is_users
@@ -103,3 +104,16 @@ def test_a_group_is_told_with_what_it_holds() -> None:
         "ExceptionGroup: more (1 sub-exception)",
         "KeyError: 'b'",
     ]
+
+
+def test_a_missing_module_is_told_with_the_python_that_lacks_it() -> None:
+    try:
+        try:
+            import no_such_module_anywhere  # type: ignore[import-not-found]  # noqa: F401
+        except ImportError as error:
+            raise CaptureError("x needs it") from error
+    except CaptureError as error:
+        told = describe(error)
+
+    assert told["missing"] == {"module": "no_such_module_anywhere", "python": sys.executable}
+    assert "missing" not in describe(ValueError("x"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 import __future__
 
+import sys
 import types
 from typing import Any
 
@@ -147,6 +148,14 @@ def test_the_line_is_that_of_the_users_cell() -> None:
     (found,) = undefined_names("x = 1\ny = modle", notebook(), first_line=2)
 
     assert found.line == 3
+
+
+def test_a_future_line_of_an_earlier_cell_holds() -> None:
+    cell = "def f(x: Unknown): return x"
+
+    assert undefined_names(cell, notebook(), future=__future__.annotations.compiler_flag) == []
+    if sys.version_info < (3, 14):
+        assert [one.name for one in undefined_names(cell, notebook())] == ["Unknown"]
 
 
 @pytest.mark.parametrize(
