@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from types import CodeType
@@ -22,6 +23,13 @@ _GLOBAL_WRITES = _operations("STORE_GLOBAL", "DELETE_GLOBAL")
 _NAME_WRITES = _operations("STORE_NAME", "DELETE_NAME")
 #: Its operand carries a flag in the lowest bit.
 _LOAD_GLOBAL = dis.opmap["LOAD_GLOBAL"]
+#: Ways to reach a name that no analysis sees.
+DYNAMIC = frozenset({"exec", "eval", "globals", "locals", "vars"})
+IDENTIFIER = re.compile(r"[^\W\d]\w*")
+#: ``frame.query("age > @limit")`` of pandas reads variables of its caller.
+_QUERIES = frozenset({"query", "eval"})
+_QUERIED = re.compile(r"@([^\W\d]\w*)")
+
 _IMPORT_NAME = dis.opmap["IMPORT_NAME"]
 _IMPORT_FROM = dis.opmap["IMPORT_FROM"]
 _NAMED = _LOADS | _GLOBAL_WRITES | _NAME_WRITES
@@ -35,6 +43,8 @@ class CodeNames(NamedTuple):
     in_functions: frozenset[str]  #: those that functions read, which run when somebody calls them
     words: frozenset[str]  #: every name in it, attributes too
     imports: frozenset[str]  #: modules it imports, and ``module.name`` of ``from module import name``
+    mentions: frozenset[str]  #: in strings that it may run as code: any word of them
+    dynamic: bool  #: uses ``exec``, ``globals()`` and the like
 
 
 @lru_cache(maxsize=2048)
@@ -64,9 +74,18 @@ def code_names(code: CodeType, *, is_module: bool = False) -> CodeNames:
             reads.add(name)
         if operation in _GLOBAL_WRITES or (is_module and operation in _NAME_WRITES):
             writes.add(name)
+    mentions: set[str] = set()
+    dynamic = not DYNAMIC.isdisjoint(reads)
     for constant in code.co_consts:
-        if isinstance(constant, CodeType):
+        if isinstance(constant, str):
+            if dynamic:
+                mentions.update(IDENTIFIER.findall(constant))
+            elif not _QUERIES.isdisjoint(words):
+                mentions.update(_QUERIED.findall(constant))
+        elif isinstance(constant, CodeType):
             inner = code_names(constant)
+            mentions |= inner.mentions
+            dynamic |= inner.dynamic
             reads |= inner.reads
             writes |= inner.writes
             in_functions |= inner.in_functions
@@ -75,7 +94,13 @@ def code_names(code: CodeType, *, is_module: bool = False) -> CodeNames:
     if code.co_flags & inspect.CO_OPTIMIZED:  # a function, not a module or the body of a class
         in_functions = reads
     return CodeNames(
-        *(frozenset(found) for found in (reads, writes, in_functions, words, imports)),
+        reads=frozenset(reads),
+        writes=frozenset(writes),
+        in_functions=frozenset(in_functions),
+        words=frozenset(words),
+        imports=frozenset(imports),
+        mentions=frozenset(mentions),
+        dynamic=dynamic,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
@@ -11,12 +11,13 @@ import numpy as np
 
 from jupyter_train.errors import CaptureError
 from jupyter_train.record import ContentRef
+from jupyter_train.transport.bytecode import IDENTIFIER
 from jupyter_train.transport.code import source_texts
 from jupyter_train.transport.collection import no_collection
 from jupyter_train.transport.content import ContentStore
 from jupyter_train.transport.culprit import Culprit, find_culprit
 from jupyter_train.transport.envelope import Envelope, Tables, seal
-from jupyter_train.transport.exclusions import is_users
+from jupyter_train.transport.exclusions import is_history, is_users
 from jupyter_train.transport.freshness import source_remarks
 from jupyter_train.transport.functions import LruCache
 from jupyter_train.transport.limit import too_much
@@ -27,6 +28,9 @@ from jupyter_train.transport.pickling import RESERVED, Dumped, Namespace, Writer
 from jupyter_train.transport.randomness import random_state as current_random_state
 from jupyter_train.transport.sources import pack_sources
 from jupyter_train.transport.submodules import reached_submodules
+
+#: A text of more characters is no code that the cell runs.
+MAX_CODE = 100_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,6 +97,7 @@ def capture(
         pieces, placement = filing.pieces, filing.placement
         del regions, filing
         sizes = pickled.sizes()
+        remarks = pickled.remarks
         buffers = tuple(pickled.writer.buffers)
         imports = reached_submodules(pickled.writer.found_modules, pickled.writer.found_words | cell.words)
         objects = pickled.finish()
@@ -120,7 +125,7 @@ def capture(
         sizes=sizes,
         written_bytes=content.written_bytes - written,
         sources={module.name: len(module.source) for module in local.modules},
-        remarks=tuple(source_remarks(local)),
+        remarks=(*remarks, *source_remarks(local)),
         objects=tuple(objects),
         bindings={name: id(value) for name, value in namespace.items()},
         random_state=state,
@@ -151,13 +156,18 @@ class Pickled:
         limit_bytes: int | None,
         refused: dict[str, str] | None = None,
     ) -> None:
+        extra = list(extra)
         self.writer = Writer(namespace)
         self._namespace = namespace
         self._given = given
         self._dumps: dict[str, Dumped] = {}
         self._limit_bytes = limit_bytes
         self._refused = refused
-        self._dump_all(self._known({*cell.reads, *extra}))
+        self._cell = cell
+        self._needed = {*(cell.reads - cell.guesses), *extra, *given}
+        self._left: dict[str, str] = {}  # guesses that cannot travel, and why
+        history = {name for name in self._needed if is_history(name) and name in namespace}
+        self._dump_all(self._known({*cell.reads, *extra}) | history)
         for label in given:
             # One after the other, each with what its functions read: what an argument's loading may call is there.
             self._dump_all({label})
@@ -169,8 +179,23 @@ class Pickled:
             for name in sorted(todo, key=self._rank):
                 self._dump(name)
             # Names that functions read are known when the functions are pickled.
-            todo = self._known(self.writer.found_names) - self._dumps.keys()
-            todo -= (self._refused or {}).keys()
+            found = self._known(self.writer.found_names) | self._known(self._guesses())
+            todo = found - self._dumps.keys() - self._left.keys() - (self._refused or {}).keys()
+
+    def _guesses(self) -> Iterator[str]:
+        """Names that are read only if a string is what it may be."""
+        yield from self.writer.guessed_names
+        if self._cell.dynamic or self.writer.found_dynamic:
+            yield from self._cell.texts
+            for name in self._dumps:
+                value = self._value(name)
+                if isinstance(value, str) and len(value) < MAX_CODE:
+                    yield from IDENTIFIER.findall(value)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be said of names that stayed away."""
+        return [f"left out, as only a text names it: {why}" for why in self._left.values()]
 
     @property
     def names(self) -> list[str]:
@@ -201,6 +226,9 @@ class Pickled:
     def _value(self, name: str) -> Any:
         return self._given[name] if name in self._given else self._namespace[name]
 
+    def _is_guess(self, name: str) -> bool:
+        return name not in self._needed and name not in self.writer.found_names
+
     def _dump(self, name: str) -> None:
         value = self._value(name)
         try:
@@ -209,10 +237,14 @@ class Pickled:
             culprit = find_culprit(value, name, Writer(self._namespace).refuses)
             if culprit is None:  # it travels alone: changed by another thread meanwhile, or too deep
                 culprit = Culprit(path=name, type_name=type(value).__name__, reason=str(error))
+            if self._is_guess(name):
+                self._left[name] = str(culprit)
+                return
             if self._refused is not None:
                 self._refused[name] = str(culprit)
                 return
-            raise CaptureError(str(culprit)) from error
+            reader = self.writer.found_names.get(name) if name not in self._cell.reads else None
+            raise CaptureError(f"{culprit}{f' ({reader} reads it)' if reader else ''}") from error
         # The stream is in memory already; arrays and tensors are only counted so far, and the
         # error is better for knowing all of them.
         self._check_size(self.writer.out.tell())

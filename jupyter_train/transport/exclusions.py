@@ -21,6 +21,14 @@ def is_ipythons(name: str) -> bool:
     return name == "display" or bool(_IPYTHON.fullmatch(name))
 
 
+_HISTORY = re.compile(r"In|Out|_{1,3}|_i{1,3}|_i?\d+|_[iod]h")
+
+
+def is_history(name: str) -> bool:
+    """Whether IPython keeps earlier cells or their values under ``name``: a cell may read them, never return them."""
+    return bool(_HISTORY.fullmatch(name))
+
+
 def is_users(name: str, value: Any) -> bool:
     """Whether ``name`` may travel with ``value``: neither IPython's own nor ``train``."""
     if _IPYTHON.fullmatch(name):

@@ -12,10 +12,13 @@ copies with other globals), and ``__slots__`` are kept.
 from __future__ import annotations
 
 import functools
+import inspect
 from types import CellType, CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from cloudpickle import cloudpickle
+
+from jupyter_train.transport.bytecode import IDENTIFIER
 
 if TYPE_CHECKING:
     from jupyter_train.transport.pickling import Receiver
@@ -39,6 +42,16 @@ def function_state(function: FunctionType) -> tuple[dict[str, Any], dict[str, An
     if type_parameters:
         fields["__type_params__"] = type_parameters
     return function.__dict__, fields
+
+
+def names_in_annotations(annotated: FunctionType | type) -> set[str]:
+    """Names in annotations that are strings, which ``typing.get_type_hints`` looks up."""
+    try:
+        annotations = inspect.get_annotations(annotated)
+    except Exception:  # from Python 3.14 on they are worked out here, and may be of any code
+        return set()
+    texts = [text for text in annotations.values() if isinstance(text, str)]
+    return {name for text in texts for name in IDENTIFIER.findall(text)}
 
 
 def make_function(

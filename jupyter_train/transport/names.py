@@ -8,16 +8,13 @@ read in turn is found while they are pickled.
 from __future__ import annotations
 
 import ast
-import re
 from dataclasses import dataclass
 
-from jupyter_train.transport.bytecode import code_names
+from jupyter_train.transport.bytecode import IDENTIFIER, code_names
 from jupyter_train.transport.flow import CELL_FLAGS, names_read_early
 
-#: Ways to reach a name that no analysis sees.
-_DYNAMIC = frozenset({"exec", "eval", "globals", "locals", "vars"})
-
-_IDENTIFIER = re.compile(r"[^\W\d]\w*")
+#: A text of so many characters is data, not code.
+_LONG = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +22,8 @@ class CellNames:
     """What a cell does with the notebook's names."""
 
     reads: frozenset[str]  #: must travel where the notebook has them; builtins may be among them
+    guesses: frozenset[str]  #: those of ``reads`` that only stand in strings
+    texts: frozenset[str]  #: words of all its strings
     writes: frozenset[str]  #: may be assigned or deleted at top level
     words: frozenset[str]  #: every name and attribute in it: which submodules it may use
     imports: frozenset[str]  #: modules it imports, and ``module.name`` of ``from module import name``
@@ -57,18 +56,21 @@ def cell_names(source: str, *, filename: str = "<cell>", first_line: int = 1) ->
     early = names_read_early(tree)
     # A function that nothing in the cell names may still be called in ways not seen.
     reads = set((names.reads & early) | (names.in_functions - names.writes))
-    dynamic = bool(_DYNAMIC & names.reads)
     star = False
+    texts: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             star |= any(alias.name == "*" for alias in node.names)
-        elif dynamic and isinstance(node, ast.Constant) and isinstance(node.value, str):
-            reads.update(_IDENTIFIER.findall(node.value))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < _LONG:
+            texts.update(IDENTIFIER.findall(node.value))
+    guesses = (names.mentions | texts if names.dynamic else names.mentions) - reads
     return CellNames(
-        reads=frozenset(reads),
+        reads=frozenset(reads | guesses),
+        guesses=frozenset(guesses),
+        texts=frozenset(texts),
         writes=names.writes,
         words=names.words,
         imports=names.imports,
         star=star,
-        dynamic=dynamic,
+        dynamic=names.dynamic,
     )

@@ -73,7 +73,9 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
         returning: bool,
     ) -> None:
         super().__init__(file, protocol=5, buffer_callback=self._keep_in_band)
-        self.found_names: set[str] = set()
+        self.found_names: dict[str, str] = {}
+        self.guessed_names: set[str] = set()
+        self.found_dynamic = False
         self.found_modules: set[str] = set()
         self.found_words: set[str] = set()
         self.found_files: set[str] = set()
@@ -174,7 +176,11 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
             return functions.reduce_single_dispatch(function)
         if function.__globals__ is not self._namespace:
             return self._dynamic_function_reduce(function)
-        self.found_names |= names.reads
+        for name in names.reads:
+            self.found_names.setdefault(name, function.__qualname__)
+        self.guessed_names |= names.mentions
+        self.guessed_names |= functions.names_in_annotations(function)
+        self.found_dynamic |= names.dynamic
         arguments = (self._sender, function.__code__, function.__name__, function.__closure__)
         state = functions.function_state(function)
         return functions.make_function, arguments, state, None, None, functions.fill_function
@@ -194,6 +200,8 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
 
     def _class(self, cls: type) -> Any:
         self.found_imports.add(cls.__module__)
+        if cls.__module__ == "__main__":
+            self.guessed_names |= functions.names_in_annotations(cls)
         return functions.reduce_class(cls, self._sender)
 
     def _lru_cache(self, cached: Any) -> Any:

@@ -67,9 +67,19 @@ class Writer:
         self._pickler.memo = _memo_of([namespace, self.sender, self.memory, *given])
 
     @property
-    def found_names(self) -> set[str]:
-        """Global names that the functions pickled so far read."""
+    def found_names(self) -> dict[str, str]:
+        """Global names that the functions pickled so far read, with one that does."""
         return self._pickler.found_names
+
+    @property
+    def guessed_names(self) -> set[str]:
+        """Words in strings that may be code, and in annotations that are strings."""
+        return self._pickler.guessed_names
+
+    @property
+    def found_dynamic(self) -> bool:
+        """Whether a function pickled so far uses ``eval``, ``globals()`` and the like."""
+        return self._pickler.found_dynamic
 
     @property
     def found_modules(self) -> set[str]:
