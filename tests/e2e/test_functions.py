@@ -126,7 +126,7 @@ def test_what_cannot_travel_is_named_by_its_parameter(notebook: Notebook) -> Non
     stays = notebook.run("jt.submit(lambda: (n for n in 'ab'), ranks=1).value", timeout=60)
     assert stays.error is not None
     assert stays.error.name == "RunError"
-    assert "return value (generator) did not come back" in stays.error.value
+    assert "return value did not come back: " in stays.error.value
 
 
 def test_an_interrupt_stops_a_call_and_keeps_what_it_changed(notebook: Notebook) -> None:
@@ -274,3 +274,89 @@ def test_calls_from_threads_run_side_by_side(shared_home: Path, tmp_path: Path) 
     )
     assert done.returncode == 0, done.stderr
     assert "[2, 4] [[1], [2]]" in done.stdout
+
+
+def test_classes_errors_and_methods_of_a_script_stay_its_own_and_the_next_script_has_the_value(
+    shared_home: Path, tmp_path: Path
+) -> None:
+    done = script(
+        shared_home,
+        tmp_path,
+        """
+        import dataclasses
+        from pathlib import Path
+        import jupyter_train as jt
+
+        @dataclasses.dataclass
+        class Result:
+            rows: list
+            file: str
+
+        class MyError(Exception):
+            def __init__(self, code, why):
+                super().__init__(why)
+                self.code = code
+
+        class Trainer:
+            done = 0
+            @jt.on_cluster(ranks=1)
+            def train(self, n):
+                self.done += n
+                return self
+
+        async def make(rows):
+            global made
+            made = True
+            rows.append(2)
+            return Result(rows, Path(__file__).name)
+
+        def fails():
+            raise MyError(7, "why not")
+
+        rows = [1]
+        value = jt.submit(make, rows, ranks=1).value
+        print(type(value) is Result, value.rows is rows, value, made)
+        try:
+            jt.on_cluster(ranks=1)(fails)()
+        except MyError as error:
+            print("code", error.code, error)
+        trainer = Trainer()
+        print(trainer.train(5) is trainer, trainer.done)
+        """,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "True True Result(rows=[1, 2], file='script.py') True\n" in done.stdout
+    assert "code 7 why not\n" in done.stdout
+    assert "True 5\n" in done.stdout
+    after = script(
+        shared_home,
+        tmp_path,
+        "import jupyter_train as jt\n"
+        "run = jt.run('make')\n"
+        "print(run.value.rows, run.result('rows'), 'argument rows' in globals())\n",
+    )
+    assert after.returncode == 0, after.stderr
+    assert after.stdout.endswith("[1, 2] [1, 2] False\n")
+
+
+def test_a_count_in_a_function_is_named_by_its_cell(notebook: Notebook) -> None:
+    assert notebook.run(FIT, timeout=60).error is None
+    defined = notebook.run(
+        "def count(loader):\n"
+        "    layer, correct = nn.Linear(1, 1), 0\n"
+        "    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)\n"
+        "    for (x,) in loader:\n"
+        "        (layer(x) ** 2).mean().backward()\n"
+        "        optimizer.step()\n"
+        "        correct += (x > 0).sum().item()\n"
+        "    return correct"
+    )
+    assert defined.error is None
+    counted = notebook.run(
+        "jt.on_cluster(ranks=2)(count)(DataLoader(TensorDataset(torch.ones(12, 1)), batch_size=4))",
+        timeout=60,
+    )
+    assert counted.error is None, counted.all_text
+    assert re.search(
+        r"Cell In\[\d+\], line 7: `correct \+= .*` adds up this rank's share", counted.all_text
+    ), counted.all_text
