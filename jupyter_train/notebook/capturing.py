@@ -10,7 +10,6 @@ from IPython.core.error import UsageError
 from jupyter_train import home
 from jupyter_train.errors import ClusterError, RunNotFound
 from jupyter_train.notebook.bundle import plain
-from jupyter_train.notebook.housekeeping import capture_limit
 from jupyter_train.notebook.table import text_table
 
 if TYPE_CHECKING:
@@ -72,6 +71,7 @@ def report(source: str, session: Session, *, names: Sequence[str] = (), title: s
 
 def _lines(found: Survey, title: str, where: str, there: set[str]) -> list[str]:
     from jupyter_train.transport.limit import byte_text
+    from jupyter_train.transport.quota import capture_limit
 
     total = sum(ref.size_bytes for ref in found.files)
     new = sum(ref.size_bytes for ref in found.files if ref.key not in there)

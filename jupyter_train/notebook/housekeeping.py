@@ -1,59 +1,51 @@
-"""Keeps the folder of captured data from growing for ever. Called in the kernel, once per process, off the critical path."""
+"""Keeps the folder of captured data from growing for ever. Called in the kernel, off the critical path."""
 
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
-from jupyter_train.errors import CaptureError
+from jupyter_train.errors import TrainError
 
-DEFAULT_CONTENT_BYTES = 20 * 10**9
-DEFAULT_CAPTURE_BYTES = 2 * 10**9
-_asked = threading.Event()
-
-
-def capture_limit() -> int:
-    """``jupyter-train.capture-bytes`` of Dask's config: how much of the notebook's data one cell may read."""
-    return _configured_bytes("capture-bytes", DEFAULT_CAPTURE_BYTES)
+PERIOD_S = 600.0
+_last = -PERIOD_S
 
 
-def _configured_bytes(key: str, default: int) -> int:
-    """A number of bytes, or a text such as ``4GB``.
+def tidy(folder: Path) -> threading.Thread | None:
+    """Remove what was used least recently beyond what may be kept; at most every ten minutes, in a thread.
 
-    Raises:
-        CaptureError: it is neither.
+    What an active run needs stays, and so does what was used within the last
+    hour. A run whose captured data is gone keeps its result; only names that
+    changed in place cannot be put together again in another kernel.
     """
-    import dask
-    from dask.utils import parse_bytes
-
-    given = dask.config.get(f"jupyter-train.{key}", default=default)
-    try:
-        return int(parse_bytes(given))
-    except (ValueError, TypeError) as error:
-        raise CaptureError(
-            f"jupyter-train.{key} of Dask's config is {given!r}: a number of bytes is needed, such as 4GB"
-        ) from error
-
-
-def prune_once(folder: Path) -> threading.Thread | None:
-    """Remove what was used least recently beyond ``jupyter-train.content-bytes`` of Dask's config (20 GB).
-
-    What was used within the last hour stays: a queued run may need it. A run
-    whose captured data is gone keeps its result; only names that changed in
-    place cannot be put together again in another kernel.
-    """
-    if _asked.is_set():
+    global _last
+    now = time.monotonic()
+    if now - _last < PERIOD_S:
         return None
-    _asked.set()
+    _last = now
     thread = threading.Thread(target=_prune, args=(folder,), name="jupyter-train-prune", daemon=True)
     thread.start()
     return thread
 
 
+def needed_keys() -> set[str]:
+    """Captured data of every run that has not ended, of whichever kernel: queued ones, and those that may be retried."""
+    from jupyter_train.store import Store
+
+    return {
+        str(ref["key"])
+        for run in Store().runs()
+        if run.state is not None and not run.state.is_terminal
+        for ref in run.spec.get("capture", ())
+    }
+
+
 def _prune(folder: Path) -> None:
     from jupyter_train.transport.content import ContentStore
+    from jupyter_train.transport.quota import content_quota
 
     try:
-        ContentStore(folder).prune(_configured_bytes("content-bytes", DEFAULT_CONTENT_BYTES))
-    except (OSError, CaptureError):  # an unreadable folder: the next capture says so where it matters
+        ContentStore(folder).prune(content_quota(folder), needed=needed_keys())
+    except (OSError, TrainError):  # an unreadable folder: the next capture says so where it matters
         return

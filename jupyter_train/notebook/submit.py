@@ -16,7 +16,7 @@ from jupyter_train import home
 from jupyter_train.boot import boot_id
 from jupyter_train.errors import CaptureError, NotEnoughWorkers, StoreError
 from jupyter_train.notebook.environment import allowed_patterns, travelling
-from jupyter_train.notebook.housekeeping import capture_limit, prune_once
+from jupyter_train.notebook.housekeeping import needed_keys, tidy
 from jupyter_train.notebook.wait import in_background
 from jupyter_train.record import Call, RunSpec, new_run_id
 
@@ -62,6 +62,7 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
     from jupyter_train import cluster
     from jupyter_train.transport.capture import capture
     from jupyter_train.transport.content import ContentStore
+    from jupyter_train.transport.quota import capture_limit
     from jupyter_train.transport.settings import current_settings, with_future_flags
 
     check_home()
@@ -73,7 +74,7 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
             f"cluster {connection.name!r} has no workers yet. Say how many ranks the run has with  -n N,  "
             "and it waits for them."
         )
-    content = ContentStore(home.content_folder())
+    content = ContentStore(home.content_folder(), needed=needed_keys)
     try:
         captured = capture(
             work.source if work.call is None else "",
@@ -155,7 +156,7 @@ def hand_in(prepared: Prepared) -> None:
         ClusterUnreachable: nothing answers.
     """
     prepared.connection.control.submit(prepared.spec)
-    prune_once(home.content_folder())
+    tidy(home.content_folder())
 
 
 def abandon(prepared: Prepared) -> None:

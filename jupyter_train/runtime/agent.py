@@ -32,6 +32,7 @@ from jupyter_train.runtime.link import RankLink
 from jupyter_train.runtime.processes import kill_group, kill_marked
 from jupyter_train.runtime.relay import Relay
 from jupyter_train.runtime.spool import read_spools, spool_name
+from jupyter_train.runtime.tidying import Tidying
 from jupyter_train.runtime.usage import Reading, UsageSampler
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Office:
         self._rendezvous: dict[Attempt, socket.socket] = {}
         self._leases = Leases(worker)
         self._usage = UsageSampler(self._usage_read)
+        self._tidying = Tidying(self._needed_content)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self.handlers = {
@@ -101,6 +103,7 @@ class Office:
         """Start the zygote; the controller is told when it is ready."""
         self._worker.batched_send({"op": "train-agent", "ready": False})
         self._launcher.start()
+        self._tidying.start()
 
     async def close(self) -> None:
         """End every rank, the zygote and the leases."""
@@ -114,6 +117,7 @@ class Office:
             held.close()
         self._rendezvous.clear()
         await self._leases.close()
+        await self._tidying.close()
 
     # RPC handlers: plain values in, plain values out
 
@@ -305,6 +309,9 @@ class Office:
         if held is not None and only in (None, held):
             del self._rendezvous[attempt]
             held.close()
+
+    def _needed_content(self) -> set[str]:
+        return {ref["key"] for link in self._links.values() for ref in link.job.spec.get("capture", ())}
 
     def _content(self) -> Any:
         from jupyter_train.transport.content import ContentStore

@@ -16,9 +16,10 @@ import mmap
 import os
 import re
 import secrets
+import shutil
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ import xxhash
 
 from jupyter_train.home import private_folder
 from jupyter_train.record import ContentRef
+from jupyter_train.transport.quota import Quota
 
 KEY = re.compile(r"[0-9a-f]{32}")
 
@@ -35,6 +37,11 @@ _ID_FILE = "id"
 
 #: A part that nobody has added to for so long was left by a sender that died.
 STALE_PART_S = 24 * 3600.0
+
+#: What was used so recently is never evicted.
+RECENT_S = 3600.0
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +55,9 @@ class Mapped:
 class ContentStore:
     """Files of one folder by their hash. Any number of processes may use the folder at once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, needed: Callable[[], Collection[str]] = tuple) -> None:
         self.folder = Path(folder)
+        self._needed = needed  #: keys that may not go when the disk is full
         self.written_bytes = 0  #: by this object: what was not there already
 
     def path(self, key: str) -> Path:
@@ -116,7 +124,17 @@ class ContentStore:
         if self._touch(path, size_bytes=ref.size_bytes):
             return ref
         private_folder(path.parent)
-        part = path.with_name(f"{ref.key}.{os.getpid()}-{threading.get_ident()}.part")
+        try:
+            self._write(path, views)
+        except OSError as error:
+            if error.errno not in _FULL or not self.prune(Quota(max_bytes=0), needed=self._needed()):
+                raise
+            self._write(path, views)
+        self.written_bytes += ref.size_bytes
+        return ref
+
+    def _write(self, path: Path, views: Iterable[memoryview]) -> None:
+        part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
         try:
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with open(descriptor, "wb", buffering=0) as file:
@@ -126,8 +144,6 @@ class ContentStore:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        self.written_bytes += ref.size_bytes
-        return ref
 
     def map(self, key: str) -> memoryview:
         """The bytes of ``key`` in memory: writable, private to this process, read from disk as they are touched.
@@ -144,6 +160,7 @@ class ContentStore:
             FileNotFoundError: they are not here.
         """
         path = self.path(key)
+        self._touch(path)
         descriptor = os.open(path, os.O_RDONLY)
         try:
             size = os.fstat(descriptor).st_size
@@ -194,11 +211,26 @@ class ContentStore:
             return self.has(key)
         return True
 
-    def prune(self, max_bytes: int, *, min_age_s: float = 3600.0, now: float | None = None) -> int:
-        """Remove what was used least recently until at most ``max_bytes`` are left.
+    def prune(
+        self,
+        quota: Quota,
+        *,
+        needed: Collection[str] = (),
+        min_age_s: float = RECENT_S,
+        now: float | None = None,
+        free_bytes: Callable[[], int] | None = None,
+    ) -> int:
+        """Remove what is too old, then what was used least recently, until the folder is within ``quota``.
 
-        What was used within ``min_age_s`` stays: a queued run may still need
-        it. Files that a rank has mapped may go, their pages live on.
+        What was used within ``min_age_s`` stays, as ``needed`` does: a run may
+        be about to load it. Files that a rank has mapped may go, their pages live on.
+
+        Args:
+            quota: how much, how long, and what its disk has to keep free.
+            needed: keys that stay.
+            min_age_s: seconds.
+            now: unix time.
+            free_bytes: what the disk has free, where it is not asked itself.
 
         Returns:
             The number of bytes removed.
@@ -206,6 +238,7 @@ class ContentStore:
         clock = time.time() if now is None else now
         files: list[tuple[float, int, Path]] = []
         removed = 0
+        total = 0
         for path in self.folder.glob("??/*"):
             try:
                 stat = path.stat()
@@ -216,15 +249,22 @@ class ContentStore:
                     path.unlink(missing_ok=True)
                     removed += stat.st_size
                 continue
-            files.append((stat.st_mtime, stat.st_size, path))
-        left = sum(size for _, size, _ in files)
+            total += stat.st_size
+            if clock - stat.st_mtime >= min_age_s and path.name not in needed:
+                files.append((stat.st_mtime, stat.st_size, path))
+        free = (free_bytes or self._free_bytes)() if files else 0
         for used, size, path in sorted(files):
-            if left <= max_bytes or clock - used < min_age_s:
+            is_old = clock - used > quota.max_age_s
+            if not is_old and total <= quota.max_bytes and free >= quota.min_free_bytes:
                 break
             path.unlink(missing_ok=True)
-            left -= size
+            total -= size
+            free += size
             removed += size
         return removed
+
+    def _free_bytes(self) -> int:
+        return shutil.disk_usage(self.folder).free
 
     def _touch(self, path: Path, *, size_bytes: int | None = None) -> bool:
         try:

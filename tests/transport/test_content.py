@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -10,6 +11,7 @@ import pytest
 import xxhash
 
 from jupyter_train.transport.content import ContentStore
+from jupyter_train.transport.quota import Quota
 
 
 @pytest.fixture
@@ -115,7 +117,7 @@ def test_pruning_removes_what_was_used_least_recently(store: ContentStore) -> No
         os.utime(store.path(ref.key), (now - age, now - age))
     store.put(bytes([0]) * 100)  # the oldest is used again
 
-    removed = store.prune(200, min_age_s=50, now=now)
+    removed = store.prune(Quota(max_bytes=200), min_age_s=50, now=now)
 
     assert removed == 200
     assert [store.has(ref.key) for ref in refs] == [True, False, False, True]
@@ -124,15 +126,78 @@ def test_pruning_removes_what_was_used_least_recently(store: ContentStore) -> No
 def test_pruning_leaves_what_a_queued_run_may_need(store: ContentStore) -> None:
     ref = store.put(b"fresh")
 
-    assert store.prune(0) == 0
+    assert store.prune(Quota(max_bytes=0, max_age_s=0)) == 0
     assert store.has(ref.key)
+
+
+def aged(store: ContentStore, *ages_s: float) -> list[str]:
+    """Keys of files of 100 bytes, last used so many seconds ago."""
+    keys = [store.put(bytes([number]) * 100).key for number in range(len(ages_s))]
+    for key, age_s in zip(keys, ages_s, strict=True):
+        os.utime(store.path(key), (time.time() - age_s, time.time() - age_s))
+    return keys
+
+
+def test_what_an_active_run_needs_is_never_evicted(store: ContentStore) -> None:
+    old, older = aged(store, 9000, 10_000)
+
+    assert store.prune(Quota(max_bytes=0, max_age_s=0), needed={older}) == 100
+    assert store.has(older)
+    assert not store.has(old)
+
+
+def test_what_nobody_used_for_long_goes_though_there_is_room(store: ContentStore) -> None:
+    month, day = aged(store, 31 * 86400, 86400)
+
+    store.prune(Quota())
+
+    assert not store.has(month)
+    assert store.has(day)
+
+
+def test_a_disk_that_gets_full_takes_as_much_as_it_lacks(store: ContentStore) -> None:
+    oldest, older, old = aged(store, 9000, 8000, 7000)
+
+    store.prune(Quota(min_free_bytes=1150), free_bytes=lambda: 1000)
+
+    assert [store.has(key) for key in (oldest, older, old)] == [False, False, True]
+
+
+def test_what_a_rank_loads_counts_as_used(store: ContentStore) -> None:
+    (key,) = aged(store, 9000)
+    store.map(key)
+
+    assert store.prune(Quota(max_bytes=0)) == 0
+
+
+def test_a_full_disk_makes_room_by_itself(store: ContentStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, old = aged(store, 9000, 9000)
+    store = ContentStore(store.folder, needed=lambda: {waits})
+    real_write = os.write
+
+    def write(descriptor: int, data: bytes) -> int:
+        if store.has(old):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real_write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    new = store.put(b"new").key
+
+    assert store.path(new).read_bytes() == b"new"
+    assert store.has(waits)
+
+
+def test_a_folder_keeps_its_id(store: ContentStore, tmp_path: Path) -> None:
+    assert store.folder_id() == ContentStore(store.folder).folder_id() != ""
+    assert ContentStore(tmp_path / "other").folder_id() != store.folder_id()
+    assert [path.name for path in store.folder.iterdir()] == ["id"]
 
 
 def test_pruning_removes_parts_of_dead_senders(store: ContentStore) -> None:
     key = xxhash.xxh3_128_hexdigest(b"never finished")
     store.receive(key, 0, 14, b"never")
 
-    store.prune(10**9, now=time.time() + 90_000)
+    store.prune(Quota(), now=time.time() + 90_000)
 
     assert not list(store.folder.glob("*/*.part"))
 

@@ -1,0 +1,65 @@
+"""Keeps the captured data of a worker's host within bounds, and fresh what runs there need.
+
+A kernel elsewhere cannot look after this folder. What was used within the last
+hour is never evicted, by anybody: so the agent marks what its running ranks
+need as used, now and then, for a retry begins from the same data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+
+from jupyter_train.errors import TrainError
+from jupyter_train.home import content_folder
+from jupyter_train.transport.content import ContentStore
+from jupyter_train.transport.quota import content_quota
+
+logger = logging.getLogger(__name__)
+
+PERIOD_S = 900.0  #: well below the hour for which what was used stays
+
+
+class Tidying:
+    """One worker's care for the folder; any number of workers may share it. Event loop of the worker.
+
+    Args:
+        needed: keys that runs on this worker need now.
+        period_s: between two looks.
+    """
+
+    def __init__(self, needed: Callable[[], Collection[str]], *, period_s: float = PERIOD_S) -> None:
+        self._needed = needed
+        self._period_s = period_s
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Look now and then, until :meth:`close`."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """Look no more."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._period_s)
+            keys = list(self._needed())
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, tidy, keys)
+            except (OSError, TrainError) as error:  # a full or unreadable disk: what needs it will say so
+                logger.warning("captured data could not be looked after: %s", error)
+
+
+def tidy(needed: Collection[str]) -> int:
+    """Mark ``needed`` as used and evict what is too much; bytes removed."""
+    folder = content_folder()
+    if not folder.is_dir():
+        return 0
+    content = ContentStore(folder)
+    content.missing(needed)
+    return content.prune(content_quota(folder), needed=needed)
