@@ -109,6 +109,8 @@ class _Rank:
         device = pick_device(job.device_index)
         namespace = cell.new_main()
         loaded = self._load(namespace, str(device))
+        for remark in loaded.remarks if job.rank == 0 else ():
+            recorder.remark(remark)
         if spec.call is None:
             file = cell.cell_file(spec.name)
             codes = cell.compile_cell(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
@@ -16,6 +17,7 @@ from jupyter_train.transport.code import source_texts
 from jupyter_train.transport.collection import no_collection
 from jupyter_train.transport.content import ContentStore
 from jupyter_train.transport.culprit import Culprit, find_culprit
+from jupyter_train.transport.devices import has_accelerator
 from jupyter_train.transport.envelope import Envelope, Tables, seal
 from jupyter_train.transport.exclusions import is_history, is_users
 from jupyter_train.transport.freshness import source_remarks
@@ -116,6 +118,7 @@ def capture(
             dropped=np.array(dropped, np.int64),
             random_state=state,
             settings=dict(settings or {}),
+            accelerator="torch" in sys.modules and has_accelerator(),
             sources=sources[0].key if sources else "",
         )
         first = [content.put(file) for file in seal(envelope)]

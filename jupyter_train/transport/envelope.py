@@ -43,6 +43,7 @@ class Envelope:
     tables: Tables = Tables()
     random_state: dict[str, Any] | None = None  #: see ``randomness.random_state``; None: the run has a seed
     settings: Mapping[str, bytes] = field(default_factory=dict)  #: see ``settings.current_settings``
+    accelerator: bool = False  #: whether the kernel could compute on something else than a CPU
     sources: str = ""  #: key of the file with the notebook's local modules; empty: there are none
     #: Of the stream, in order: file, offset, length in bytes.
     pieces: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 3), np.int64))

@@ -13,6 +13,7 @@ from jupyter_train.record import ContentRef
 from jupyter_train.transport.code import know_sources
 from jupyter_train.transport.collection import no_collection
 from jupyter_train.transport.content import ContentStore
+from jupyter_train.transport.devices import device_remark, map_devices
 from jupyter_train.transport.envelope import SEALED, Envelope, open_envelope
 from jupyter_train.transport.memory import Regions
 from jupyter_train.transport.pickling import RESERVED, Namespace, Reader, Receiver, drop_temporaries
@@ -33,6 +34,7 @@ class Loaded:
     given: Namespace  #: values by label, which are in no namespace
     random_state: dict[str, Any] | None  #: see ``randomness.random_state``; None: the run has a seed
     settings: Mapping[str, bytes]  #: see ``settings.current_settings``
+    remarks: tuple[str, ...]  #: what is different here; the same on every rank
     objects: tuple[Any, ...] = field(repr=False)  #: by number; None where the kernel or we have none
     snapshots: Snapshots = field(repr=False)
     bindings: Namespace = field(repr=False)  #: the namespace as it was
@@ -60,6 +62,7 @@ def load_capture(
         _drop_storages(objects)
         for number in envelope.dropped.tolist():
             objects[number] = None
+        remark = _map_devices(namespace, envelope, objects, regions)
         track_steps(objects)
         snapshots = Snapshots(objects, regions)
     given = {label: namespace.pop(label) for label in envelope.tables.given}
@@ -68,10 +71,20 @@ def load_capture(
         given=given,
         random_state=envelope.random_state,
         settings=envelope.settings,
+        remarks=(remark,) if remark else (),
         objects=tuple(objects),
         snapshots=snapshots,
         bindings=dict(namespace),
     )
+
+
+def _map_devices(namespace: Namespace, envelope: Envelope, objects: Sequence[Any], regions: Regions) -> str:
+    """Before the pictures are taken: what is mapped is no change that the cell made."""
+    if regions.device is None or "torch" not in sys.modules:
+        return ""
+    names = envelope.tables.names
+    moved = map_devices(namespace, names, objects, regions.device, cpu_was_chosen=envelope.accelerator)
+    return device_remark({**regions.moved, **moved})
 
 
 def _know_local_modules(key: str, content: ContentStore) -> None:

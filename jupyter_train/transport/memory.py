@@ -191,6 +191,7 @@ class Regions:
     ) -> None:
         self.layout = layout
         self.device = device
+        self.moved: dict[str, str] = {}  #: devices of the notebook that are others here
         self._fetch = region
         self._original = original
         self._regions: dict[int, Bytes] = {}

@@ -21,6 +21,7 @@ from cloudpickle import cloudpickle as cloudpickle_internals
 from jupyter_train.transport import functions
 from jupyter_train.transport.arrays import array_parts, rebuild_array
 from jupyter_train.transport.bytecode import code_names
+from jupyter_train.transport.devices import rebuild_device
 from jupyter_train.transport.exceptions import has_own_constructor, reduce_exception
 from jupyter_train.transport.exclusions import is_our_train
 from jupyter_train.transport.memory import Outgoing
@@ -104,6 +105,7 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
             self._reducers |= {
                 torch.Tensor: self._tensor,
                 torch.nn.Parameter: self._tensor,
+                torch.device: self._device,
                 torch.UntypedStorage: self._storage,
                 torch.storage.TypedStorage: self._typed_storage,
             }
@@ -157,6 +159,9 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
             return self._torch.rebuild_tensor, parts
         state = (tensor.__dict__, grad)
         return self._torch.rebuild_tensor, parts, state, None, None, self._torch.set_attributes
+
+    def _device(self, device: Any) -> Any:
+        return rebuild_device, (self._memory, str(device))
 
     def _storage(self, storage: Any) -> Any:
         return self._torch.rebuild_storage, (self._memory, *self._tensor_memory.storage_parts(storage))
