@@ -453,6 +453,7 @@ shapes = []
 handle = block.linear.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape)))
 value = block(data).sum()
 handle.remove()
+del handle  # numbered by torch, one after the other in a process
 slope = torch.autograd.grad(value, block.linear.weight)[0]
 print(shapes, slope.shape, len(block.activations))
 
