@@ -37,6 +37,8 @@ def _of_loader(name: str) -> bool:
 
 
 def reduce_without(value: Any, is_transient: IsTransient) -> Any:
-    """Pickle ``value`` by its class and the attributes that travel."""
+    """Pickle ``value`` by its class and the attributes that travel; of a loader, as one that was never iterated."""
     state = {name: item for name, item in value.__dict__.items() if not is_transient(name)}
+    if is_transient is _of_loader:
+        state["_iterator"] = None
     return copyreg.__newobj__, (type(value),), state  # type: ignore[attr-defined]  # typeshed leaves it out

@@ -1,4 +1,4 @@
-"""Exceptions and data classes that a cell makes are in the notebook what they would be there."""
+"""Exceptions, classes and loaders behave on the other side as they do on this one."""
 
 from __future__ import annotations
 
@@ -53,3 +53,23 @@ def test_a_data_class_of_the_cell_can_be_inherited_from(notebook: Notebook) -> N
     )
     assert notebook["made"][0].b == []
     assert notebook["made"][1].a == 2
+
+
+def test_classes_and_functions_travel_under_their_names_too(notebook: Notebook) -> None:
+    """A pickle that the cell makes, of an instance, holds no more than these names."""
+    notebook.cell(
+        "def scale(x): return 2 * x\n"
+        "class Thing:\n    def __init__(self): self.by = scale\n"
+        "thing, other = Thing(), lambda: scale\n"
+    )
+    assert set(notebook.capture("print(thing)").names) == {"thing", "Thing", "scale"}
+
+
+def test_a_loader_with_lasting_workers_comes_back_as_one_that_was_never_iterated(notebook: Notebook) -> None:
+    notebook.cell("import torch\nfrom torch.utils.data import DataLoader")
+    notebook.train(
+        "loader = DataLoader(torch.arange(4), batch_size=2, num_workers=1, persistent_workers=True)\n"
+        "first = [x.tolist() for x in loader]\n"
+    )
+    assert notebook["first"] == [[0, 1], [2, 3]]
+    assert notebook["loader"]._iterator is None
