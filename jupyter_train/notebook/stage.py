@@ -50,7 +50,7 @@ class NotebookStage(TextStage):
     def __init__(self, shell: Any) -> None:
         super().__init__()
         self._shell = shell
-        self._count = int(shell.execution_count)
+        self._count = int(getattr(shell.displayhook, "prompt_count", 0))
 
     def display(self, shown: Display) -> None:
         """See `Stage`."""

@@ -120,3 +120,12 @@ def running_lab(folder: Path, home: Path, *, timeout_s: float = 60.0) -> Iterato
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
+
+
+def stop_everything(lab: Lab) -> None:
+    """Ends the kernels and the cluster that the notebook started."""
+    from jupyter_train import cluster
+
+    lab.delete_kernels()
+    for record in cluster.clusters():
+        cluster.stop(record.name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.lab import Lab
+from tests.browser.lab import Lab, stop_everything
 from tests.browser.page import NotebookPage, open_notebook
 
 if TYPE_CHECKING:
@@ -47,12 +47,3 @@ def test_the_first_notebook_runs_and_keeps_its_curve(lab: Lab, browser: Browser,
         assert shows_a_curve(notebook)
         notebook.screenshot(artifacts / "01-first-run-reopened.png", cell=notebook.cell_with("%%train"))
         assert notebook.problems == []
-
-
-def stop_everything(lab: Lab) -> None:
-    """Ends the kernels and the cluster that the notebook started."""
-    from jupyter_train import cluster
-
-    lab.delete_kernels()
-    for record in cluster.clusters():
-        cluster.stop(record.name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import nbformat
 import pytest
 
-from tests.browser.lab import Lab
+from tests.browser.lab import Lab, stop_everything
 from tests.browser.page import NotebookPage, open_notebook
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def test_a_page_lives_through_50_mb_of_prints(lab: Lab, browser: Browser, artifa
         assert "only in the log: %train log flood" in said
         assert len(said) < 1_000_000
         assert notebook.problems == []
+        stop_everything(lab)
 
 
 def test_an_animation_leaves_the_view_and_its_last_output(
@@ -82,3 +83,4 @@ def test_an_animation_leaves_the_view_and_its_last_output(
         assert "frame 29" not in said
         assert "animated to the end" in said
         assert notebook.problems == []
+        stop_everything(lab)

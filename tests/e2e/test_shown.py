@@ -51,6 +51,22 @@ def test_the_last_line_shows_its_value_once(notebook: Notebook) -> None:
     assert cells_own(shown(notebook, "%%train -n 1\n6 * 7;  # hidden")) == []
 
 
+def test_the_result_has_the_number_of_its_cell(notebook: Notebook) -> None:
+    message = notebook.start("%%train -n 1\n'value'")
+    numbers = {}
+    while "idle" not in numbers:
+        received = notebook.client.get_iopub_msg(timeout=30)
+        content, kind = received["content"], received["msg_type"]
+        if received["parent_header"].get("msg_id") != message:
+            continue
+        if kind in ("execute_input", "execute_result"):
+            numbers[kind] = content["execution_count"]
+        elif kind == "status" and content["execution_state"] == "idle":
+            numbers["idle"] = 0
+    notebook.client.get_shell_msg(timeout=5)
+    assert numbers["execute_result"] == numbers["execute_input"]
+
+
 def test_an_open_figure_and_a_shown_one_become_pictures(notebook: Notebook) -> None:
     reply = shown(
         notebook,
@@ -157,6 +173,42 @@ def test_a_bar_of_an_earlier_cell_and_its_write_do_too(notebook: Notebook) -> No
     assert reply.stdout == "at 0\nat 1\nat 2\nat 3\n"
     assert "outer ████████████████████ 4/4" in reply.displays[-1]["text/plain"]
     assert "3/3" in shown(notebook, "print(written)").stdout
+
+
+def test_each_run_shows_under_its_own_cell(notebook: Notebook) -> None:
+    cell = "%%train -n 1 --bg --name {0}\nimport time\ntime.sleep(.5)\nprint('{0}')\ndisplay('{0}')\n'{0}!'"
+    first = notebook.start(cell.format("first"))
+    second = notebook.start(cell.format("second"))
+    third = notebook.start("print('third')\n%train wait first\n%train wait second")
+    said: dict[str, list[str]] = {first: [], second: [], third: []}
+    while sum("SUCCEEDED" in text for text in said[first] + said[second]) < 2:
+        received = notebook.client.get_iopub_msg(timeout=30)
+        content, kind = received["content"], received["msg_type"]
+        if kind == "stream":
+            said[received["parent_header"]["msg_id"]].append(content["text"])
+        elif kind in ("display_data", "execute_result", "update_display_data"):
+            said[received["parent_header"]["msg_id"]].append(content["data"]["text/plain"])
+    own = {key: [t for t in texts if not t.startswith("run ")] for key, texts in said.items()}
+    assert own[first] == ["first\n", "'first'", "'first!'"]
+    assert own[second] == ["second\n", "'second'", "'second!'"]
+    assert "first\n" not in own[third]
+    shown(notebook, "pass")
+
+
+def test_threads_forks_warnings_and_logging_are_heard(notebook: Notebook) -> None:
+    reply = shown(
+        notebook,
+        "%%train -n 1\nimport logging, os, sys, threading, warnings\n"
+        "thread = threading.Thread(target=print, args=('from a thread',)); thread.start(); thread.join()\n"
+        "if (pid := os.fork()) == 0:\n    print('from a fork')\n    display('shown in a fork')\n    os._exit(0)\n"
+        "os.waitpid(pid, 0)\n"
+        "warnings.warn('careful')\nlogging.warning('logged')\nprint('to stderr', file=sys.stderr)\ndel thread",
+    )
+    assert "from a thread\n" in reply.stdout
+    assert "from a fork\n" in reply.stdout
+    assert "'shown in a fork'\n" in reply.stdout
+    for said in ("UserWarning: careful", "WARNING:root:logged", "to stderr"):
+        assert said in reply.stderr
 
 
 def in_order(notebook: Notebook, message: str) -> list[str]:
