@@ -186,6 +186,7 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
         self.guessed_names |= names.mentions
         self.guessed_names |= functions.names_in_annotations(function)
         self.found_dynamic |= names.dynamic
+        self._find_by_name(function)
         arguments = (self._sender, function.__code__, function.__name__, function.__closure__)
         state = functions.function_state(function)
         return functions.make_function, arguments, state, None, None, functions.fill_function
@@ -207,7 +208,13 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
         self.found_imports.add(cls.__module__)
         if cls.__module__ == "__main__":
             self.guessed_names |= functions.names_in_annotations(cls)
+            self._find_by_name(cls)
         return functions.reduce_class(cls, self._sender)
+
+    def _find_by_name(self, value: type | FunctionType) -> None:
+        """The cell's own pickles, ``torch.save`` of a model or a pool of processes, name what they refer to."""
+        if self._namespace.get(value.__name__) is value:
+            self.guessed_names.add(value.__name__)
 
     def _lru_cache(self, cached: Any) -> Any:
         if cached.__module__ != "__main__":
