@@ -196,6 +196,7 @@ class Regions:
         self._original = original
         self._regions: dict[int, Bytes] = {}
         self._storages: dict[tuple[int, str | None], Any] = {}
+        self.off_host: set[int] = set()  #: regions that the other side keeps on an accelerator
         self._region_of: list[int] = layout.region_of.tolist()
         self._offset_of: list[int] = layout.offset_of.tolist()
 
@@ -216,6 +217,8 @@ class Regions:
         One storage per region and device, so that what shared memory shares it again.
         """
         index = self._region_of[number]
+        if on_accelerator:
+            self.off_host.add(index)
         device = self.device if on_accelerator else None
         found = self._storages.get((index, device))
         if found is None:
@@ -229,6 +232,10 @@ class Regions:
     def is_compacted(self, number: int) -> bool:
         """Whether the elements of view ``number`` lie in C order, whatever its strides were."""
         return number in self.layout.compacted
+
+    def odd(self) -> set[int]:
+        """Regions whose bytes do not lie here as they do on the other side's host."""
+        return self.off_host | {self._region_of[number] for number in self.layout.compacted}
 
     def changed(self) -> set[int]:
         """Regions whose bytes are no longer those that were loaded. Reads only what was written to."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jupyter_train.transport.absent import Absent
+from jupyter_train.transport.aliases import Aliases
 from jupyter_train.transport.call import RETURN_VALUE
 from jupyter_train.transport.exclusions import is_users
 from jupyter_train.transport.kinds import Edit
@@ -139,8 +140,20 @@ class Packing:
         numbers = {number for number, _, _ in self._changes} | self._replaced.keys()
         names = names_by_object(self._loaded, numbers, self._roots())
         large = self._large_names(names)
-        # Bytes first: whether a captured array comes back is known when a view of it is written.
-        for number, value, edits in sorted(self._changes, key=_is_late):
+        # Memory first: whether that of a captured array comes back is known when a view of it is written,
+        # and the notebook has it before the view is made there.
+        early = [change for change in self._changes if _is_of_memory(change)]
+        late = [change for change in self._changes if not _is_of_memory(change)]
+        self._add_all(early, names, large)
+        self._use_aliases()
+        self._add_all(late, names, large)
+        self.changed = [name for name in self.changed if name not in large]
+        for name in sorted(large):
+            self._is_large(name)
+        self._name_replaced(names)
+
+    def _add_all(self, changes: Iterable[_Change], names: Mapping[int, list[str]], large: set[str]) -> None:
+        for number, value, edits in changes:
             reaching = names.get(number, [])
             if self._keep is not None and not any(name in self._keep for name in reaching):
                 continue
@@ -150,10 +163,12 @@ class Packing:
                     continue
                 large.update(reaching)  # it holds something new that is large
             self._add_edits(self._large(), number, value, edits, reaching)
-        self.changed = [name for name in self.changed if name not in large]
-        for name in sorted(large):
-            self._is_large(name)
-        self._name_replaced(names)
+
+    def _use_aliases(self) -> None:
+        snapshots, objects = self._loaded.snapshots, self._loaded.objects
+        come_back = {number for kind, number in self._small.items if kind == "bytes"}
+        left_out = {number for number, _, _ in self._changes if number not in come_back}
+        self._small.writer.use_aliases(Aliases(objects, left_out, snapshots.lies_as_there))
 
     def _is_large(self, name: str) -> None:
         self.large.append(name)
@@ -251,8 +266,8 @@ def _step_to(value: Any, owner: Any) -> str:
     return next((f".{name}" for name, item in attributes.items() if item is value), "")
 
 
-def _is_late(change: _Change) -> bool:
-    return not any(edit[0] in _OF_MEMORY for edit in change[2])
+def _is_of_memory(change: _Change) -> bool:
+    return any(edit[0] in _OF_MEMORY for edit in change[2])
 
 
 def _is_internal(name: str, owner: Any) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 from cloudpickle import cloudpickle as cloudpickle_internals
 
 from jupyter_train.transport import functions
+from jupyter_train.transport.aliases import Aliases, view_as_array, view_as_tensor
 from jupyter_train.transport.arrays import array_parts, rebuild_array
 from jupyter_train.transport.bytecode import code_names
 from jupyter_train.transport.devices import rebuild_device
@@ -74,6 +75,7 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
         returning: bool,
     ) -> None:
         super().__init__(file, protocol=5, buffer_callback=self._keep_in_band)
+        self.aliases: Aliases | None = None  #: of memory that the other side has
         self.found_names: dict[str, str] = {}
         self.guessed_names: set[str] = set()
         self.found_dynamic = False
@@ -128,6 +130,8 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
             return self._refuse
         if is_parametrized(kind):
             return reduce_parametrized
+        if kind.__module__ == "pandas.core.internals.blocks":
+            return self._block
         if kind in _SENTINELS:
             return _reduce_sentinel
         if has_own_constructor(kind):
@@ -148,17 +152,57 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
     def _array(self, array: np.ndarray[Any, Any]) -> Any:
         if array.dtype.hasobject:
             return NotImplemented
+        shared = self._shared_by_array(array)
+        if shared is not None:
+            return view_as_array, shared
         return rebuild_array, (self._memory, *array_parts(array, self._memory))
+
+    def _shared_by_array(self, array: np.ndarray[Any, Any]) -> tuple[Any, ...] | None:
+        if self.aliases is None or not array.size:
+            return None
+        start, end = np.lib.array_utils.byte_bounds(array)
+        found = self.aliases.find(start, end, of=array)
+        if found is None:
+            return None
+        owner, offset = found
+        offset += array.__array_interface__["data"][0] - start  # strides may go down
+        return owner, offset, owner.nbytes, array.dtype, array.shape, array.strides, array.flags.writeable
+
+    def _block(self, block: Any) -> Any:
+        """Of a frame: a shallow copy of a captured one is a copy there, since pandas would not know that it shares."""
+        if self.aliases is None or not self.aliases.shares_with_pandas(block):
+            return NotImplemented
+        return block.copy(deep=True).__reduce_ex__(5)
 
     def _tensor(self, tensor: Any) -> Any:
         if not self._torch.is_plain(tensor):
             return NotImplemented
-        parts = (self._memory, *self._tensor_memory.parts(tensor))
+        rebuild, parts = view_as_tensor, self._shared_by_tensor(tensor)
+        if parts is None:
+            rebuild = self._torch.rebuild_tensor
+            parts = (self._memory, *self._tensor_memory.parts(tensor))
         grad = self._torch.own_gradient(tensor)
         if not tensor.__dict__ and grad is None:
-            return self._torch.rebuild_tensor, parts
+            return rebuild, parts
         state = (tensor.__dict__, grad)
-        return self._torch.rebuild_tensor, parts, state, None, None, self._torch.set_attributes
+        return rebuild, parts, state, None, None, self._torch.set_attributes
+
+    def _shared_by_tensor(self, tensor: Any) -> tuple[Any, ...] | None:
+        if self.aliases is None or tensor.device.type != "cpu" or not tensor.numel():
+            return None
+        found = self.aliases.find(*self._torch.byte_bounds(tensor), of=tensor)
+        if found is None or found[1] % tensor.element_size() or found[0].itemsize % tensor.element_size():
+            return None
+        owner, offset = found
+        requires_grad = tensor.requires_grad and tensor.is_leaf
+        return (
+            owner,
+            offset,
+            owner.nbytes,
+            *self._torch.shape_of(tensor),
+            requires_grad,
+            self._torch.is_parameter(tensor),
+        )
 
     def _device(self, device: Any) -> Any:
         return rebuild_device, (self._memory, str(device))

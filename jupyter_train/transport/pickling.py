@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+from jupyter_train.transport.aliases import Aliases
 from jupyter_train.transport.memory import Outgoing, Regions
 from jupyter_train.transport.pickler import NotebookPickler
 from jupyter_train.transport.stream import Buffer, OutStream, reader
@@ -65,6 +66,10 @@ class Writer:
         self._file = OutStream()
         self._pickler = NotebookPickler(self._file, namespace, self.sender, self.memory, returning=returning)
         self._pickler.memo = _memo_of([namespace, self.sender, self.memory, *given])
+
+    def use_aliases(self, aliases: Aliases) -> None:
+        """From now on, new views of these objects' memory are written as such."""
+        self._pickler.aliases = aliases
 
     @property
     def found_names(self) -> dict[str, str]:

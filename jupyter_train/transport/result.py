@@ -139,10 +139,9 @@ def apply_result(
     with no_collection(), ResultFile(path) as file:
         header = file.header
         _check_belongs(header, capture.objects)
-        contents = _read(file, 0, namespace, capture.objects)
+        contents = _read(file, 0, namespace, capture.objects, others)
     returned = (contents.values.pop(RETURN_VALUE),) if RETURN_VALUE in contents.values else ()
     remarks = [*header.remarks, *contents.remarks]
-    edited = _edit(contents.edits, others, remarks)
     before = {name: id(namespace[name]) for name in (*contents.values, *header.deleted) if name in namespace}
     names: list[str] = []
     meanwhile: list[str] = []
@@ -171,7 +170,7 @@ def apply_result(
         changed=header.changed,
         deleted=header.deleted,
         large=header.large,
-        edited=tuple(edited),
+        edited=tuple(contents.edited),
         remarks=tuple(remarks),
         error=contents.error,
         returned=returned,
@@ -189,8 +188,7 @@ def apply_large(path: Path, capture: Capture, namespace: Namespace) -> None:
         _check_belongs(file.header, capture.objects)
         if not file.has(1):
             raise ValueError("the result was fetched without its large part")
-        contents = _read(file, 1, namespace, capture.objects)
-    _edit(contents.edits, NOBODY, [])
+        _read(file, 1, namespace, capture.objects)
 
 
 def load_result(
@@ -227,7 +225,6 @@ def load_result(
         for section in range(len(header.sections) if large else 1):
             if file.has(section):
                 contents = _read(file, section, namespace, objects)
-                _edit(contents.edits, NOBODY, [])
                 namespace.update(contents.values)
         is_whole = large and file.has(len(header.sections) - 1)
         missing = set() if is_whole else set(header.large)
@@ -246,54 +243,59 @@ class _Contents:
     """One section, rebuilt here."""
 
     values: dict[str, Any] = field(default_factory=dict)
-    edits: list[tuple[Any, list[Edit]]] = field(default_factory=list)
+    edited: list[Any] = field(default_factory=list)
     random: dict[str, Any] = field(default_factory=dict)
     error: BaseException | None = None
     remarks: list[str] = field(default_factory=list)
 
 
-def _read(file: ResultFile, section: int, namespace: Namespace, objects: Sequence[Any]) -> _Contents:
+def _read(
+    file: ResultFile, section: int, namespace: Namespace, objects: Sequence[Any], others: Others = NOBODY
+) -> _Contents:
+    """Rebuild a section and carry out its edits; names are for the caller to set."""
     contents = _Contents()
+    edits: list[tuple[Any, list[Edit]]] = []
     for (kind, key), value, why in file.load(section, namespace, objects):
-        if why is not None:
-            if kind == "name":
+        if kind == "name":
+            if why is None:
+                contents.values[str(key)] = value
+            else:
                 contents.remarks.append(f"{key} could not be rebuilt here: {why}")
-            elif kind in ("edit", "bytes"):
-                contents.remarks.append(
-                    f"a change of {a(objects[int(key)])} could not be rebuilt here: {why}"
-                )
-        elif kind == "name":
-            contents.values[str(key)] = value
         elif kind in ("edit", "bytes"):
-            contents.edits.append((objects[int(key)], value))
-        elif kind == "random":
+            own = objects[int(key)]
+            if why is not None:
+                contents.remarks.append(f"a change of {a(own)} could not be rebuilt here: {why}")
+            elif kind == "edit":
+                edits.append((own, value))
+            else:  # before what follows is rebuilt as a view of this memory
+                _edit(own, value, others, contents)
+        elif why is None and kind == "random":
             contents.random = value
-        else:
+        elif why is None:
             contents.error = value
+    for own, changes in edits:
+        _edit(own, changes, others, contents)
     return contents
 
 
-def _edit(edits: Sequence[tuple[Any, list[Edit]]], others: Others, remarks: list[str]) -> list[Any]:
-    """Carry ``edits`` out; the objects that were changed."""
-    edited: list[Any] = []
-    for own, changes in edits:
-        touch = others.objects.get(id(own))
-        if touch is not None:
-            remark = sentence(touch.name, touch)
-            if remark not in remarks:
-                remarks.append(remark)
-            if touch.wins:
-                continue
-        try:
-            apply_edits(own, changes)
-        except CannotEdit as reason:
-            remarks.append(str(reason))
-        except (
-            Exception
-        ) as reason:  # the notebook changed the object meanwhile: the other objects still come back
-            remarks.append(f"{a(own)} could not be changed in place: {type(reason).__name__}: {reason}")
-        edited.append(own)
-    return edited
+def _edit(own: Any, edits: list[Edit], others: Others, contents: _Contents) -> None:
+    touch = others.objects.get(id(own))
+    if touch is not None:
+        remark = sentence(touch.name, touch)
+        if remark not in contents.remarks:
+            contents.remarks.append(remark)
+        if touch.wins:
+            return
+    contents.edited.append(own)
+    try:
+        apply_edits(own, edits)
+    except CannotEdit as reason:
+        contents.remarks.append(str(reason))
+    except (
+        Exception
+    ) as reason:  # the notebook changed the object meanwhile: the other objects still come back
+        kind = type(reason).__name__
+        contents.remarks.append(f"{a(own)} could not be changed in place: {kind}: {reason}")
 
 
 def _of_the_notebook(names: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ import pickle
 import pickletools
 import struct
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -203,8 +203,8 @@ class ResultFile:
 
     def load(
         self, section: int, namespace: Namespace, given: Sequence[Any]
-    ) -> list[tuple[Item, Any, str | None]]:
-        """Every item of a section: ``(item, value, None)``, or ``(item, None, why)`` where it cannot be rebuilt."""
+    ) -> Iterator[tuple[Item, Any, str | None]]:
+        """Every item of a section, one after the other as it is rebuilt: ``(item, value, None)``, or ``(item, None, why)`` where it cannot be rebuilt."""
         offset, _ = self.header.sections[section]
         begin = self._data + offset
         length: int
@@ -259,8 +259,7 @@ def _load_items(
     receiver: Receiver,
     given: Sequence[Any],
     begins: Callable[[Item], None],
-) -> list[tuple[Item, Any, str | None]]:
-    loaded: list[tuple[Item, Any, str | None]] = []
+) -> Iterator[tuple[Item, Any, str | None]]:
     lost: list[range] = []  # numbers of objects that could not be rebuilt
     reader: Reader | None = None
     objects = list(given)
@@ -277,17 +276,18 @@ def _load_items(
                     stream[entry.start :], receiver, given=objects, buffers=index.buffers[entry.buffer :]
                 )
             try:
-                loaded.append((entry.item, reader.load(), None))
-                continue
+                value = reader.load()
             except Exception as error:
                 why = f"{type(error).__name__}: {error}"
-        loaded.append((entry.item, None, why))
+            else:
+                yield entry.item, value, None
+                continue
+        yield entry.item, None, why
         if at + 1 < len(index.entries):
             lost.append(range(entry.number, index.entries[at + 1].number))
         if reader is not None:
             objects = reader.objects()[RESERVED : entry.number]
             reader = None
-    return loaded
 
 
 def _refers_to(pickled: bytes, lost: Sequence[range]) -> bool:

@@ -33,6 +33,7 @@ class Snapshots:
 
     def __init__(self, objects: Sequence[Any], regions: Regions) -> None:
         self._regions = regions
+        self._odd = regions.odd()
         spans = regions.spans()
         self._arrays = Arrays(spans)
         self._elements: list[Elements] = [self._arrays]
@@ -87,6 +88,11 @@ class Snapshots:
             found = (self._opaque,) if is_opaque(kind) else kinds_of(kind, self._special)
             self._kinds[kind] = found
         return found
+
+    def lies_as_there(self, address: int) -> bool:
+        """Whether ``address`` is in memory that came from the notebook and has the same layout there."""
+        region = self._arrays.region_at(address)
+        return region >= 0 and region not in self._odd
 
     def changes(self) -> Iterator[tuple[int, Any, list[Edit]]]:
         """``(number, object, edits)`` of each object that is no longer as pictured."""

@@ -152,6 +152,22 @@ def typed_storage_parts(storage: torch.storage.TypedStorage) -> tuple[torch.Unty
     return storage._untyped_storage, _DTYPE_NAMES[storage.dtype]
 
 
+def byte_bounds(tensor: torch.Tensor) -> tuple[int, int]:
+    """First address of the elements of a plain tensor, and one past the last."""
+    start = tensor.data_ptr()
+    return start, start + _span(tuple(tensor.shape), tensor.stride(), tensor.element_size())
+
+
+def shape_of(tensor: torch.Tensor) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    """Name of the type, shape and strides."""
+    return _DTYPE_NAMES[tensor.dtype], tuple(tensor.shape), tensor.stride()
+
+
+def is_parameter(tensor: torch.Tensor) -> bool:
+    """Whether it is a plain Parameter."""
+    return type(tensor) is torch.nn.Parameter
+
+
 def own_gradient(tensor: torch.Tensor) -> torch.Tensor | None:
     """``.grad`` where it travels: not that of a Parameter, which is as large as the model and soon overwritten."""
     if type(tensor) is not torch.Tensor or not tensor.requires_grad or not tensor.is_leaf:

@@ -150,6 +150,71 @@ ARRAYS = [
     cell("metadata changed in place", TORCH + "x = torch.zeros(2, 3)", "x.t_(); x.fill_(1)", "x", same="x"),
 ]  # fmt: skip
 
+VIEWS = [
+    cell(
+        "views made of captured arrays",
+        "import numpy as np\ndata = np.arange(400_000.).reshape(-1, 4); small = np.arange(4)",
+        "X, y = data[:, :-1], data[:, -1]; head, back = data[:10], data[::-1]; small[0] = 7; pair = small[:2]\n"
+        "copied = data[:2].copy()",
+        "X.sum(), y.sum(), back[0, 0]",
+        "np.shares_memory(X, data), np.shares_memory(y, data), np.shares_memory(head, data), np.shares_memory(back, data)",
+        "pair",
+        "np.shares_memory(pair, small)",
+        "np.shares_memory(copied, data)",
+        "head.flags.writeable",
+        same="data small",
+    ),
+    cell(
+        "tensors over captured arrays and back",
+        TORCH + "import numpy as np\narray = np.arange(6.); tensor = torch.arange(6.)",
+        "t = torch.from_numpy(array); rows = tensor.view(2, 3)[:, 1]; n = tensor.numpy(); tensor.mul_(2); array[1] = 9",
+        "t",
+        "rows",
+        "n",
+        "np.shares_memory(n, tensor.numpy()), np.shares_memory(t.numpy(), array), rows.data_ptr() - tensor.data_ptr()",
+        "t.fill_(3).sum(), array",
+        same="array tensor",
+    ),
+    cell(
+        "the state of a model, which is its weights",
+        TORCH + "m = nn.Linear(2, 1); o = torch.optim.SGD(m.parameters(), lr=.1)",
+        FIT
+        + "\nstate = m.state_dict(); flat = m.weight.data.view(-1); frozen = {k: v.clone() for k, v in state.items()}",
+        "state['weight'].data_ptr() == m.weight.data_ptr()",
+        "flat",
+        "frozen",
+        "flat.fill_(5), m.weight, state, frozen",
+        same="m o",
+    ),
+    cell(
+        "frames over captured frames stay apart",
+        PANDAS + "df = pd.DataFrame({'a': [1., 2.], 'b': [3., 4.]})",
+        "part = df[['a', 'b']]; shallow = df.copy(deep=False); column = df['a']; df.loc[0, 'b'] = 7",
+        "part",
+        "shallow",
+        "column",
+        "part.__setitem__('a', 0), shallow.iloc.__setitem__((0, 0), 9), df, part, shallow",
+        same="df",
+    ),
+    cell(
+        "a view of an array that took another shape",
+        "import numpy as np\na = np.arange(6)",
+        "row = a[:3]; a.shape = (2, 3); a[0, 0] = 9",
+        "a",
+        "row",
+        "np.shares_memory(row, a)",
+        same="a",
+    ),
+    cell(
+        "a data set over captured tensors",
+        TORCH + "from torch.utils.data import TensorDataset\nx = torch.arange(8.)",
+        "train, test = TensorDataset(x[:6]), TensorDataset(x[6:]); x[0] = 5",
+        "train[0], test[0]",
+        "x.fill_(1), train[0], test[1]",
+        same="x",
+    ),
+]
+
 TRAINING = [
     cell("a gradient scaler", TORCH + "m = nn.Linear(2, 1); o = torch.optim.SGD(m.parameters(), lr=.1)\n"
          "s = torch.amp.GradScaler('cpu', init_scale=8., growth_interval=1)",
@@ -210,7 +275,7 @@ FRAMES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", [*PLAIN, *CLASSES, *MOVING_ON, *ARRAYS, *TRAINING, *FRAMES])
+@pytest.mark.parametrize("case", [*PLAIN, *CLASSES, *MOVING_ON, *ARRAYS, *VIEWS, *TRAINING, *FRAMES])
 def test_a_cell_leaves_the_notebook_as_if_it_had_run_there(
     notebook: Notebook, case: Cell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
