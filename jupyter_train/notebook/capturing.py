@@ -95,6 +95,9 @@ def _lines(found: Survey, title: str, where: str, there: set[str]) -> list[str]:
         lines.append(f"… and {len(found.items) - _SHOWN} smaller ones")
     if found.modules:
         lines += ["", f"imported there: {', '.join(found.modules)}"]
+    if found.sources:
+        together = byte_text(sum(found.sources.values()))
+        lines += ["", f"as source files, {together}: {', '.join(found.sources)}"]
     lines += [f"cannot travel: {plain(reason, 300)}" for reason in found.refused.values()]
     if total > (limit := capture_limit()):
         lines.append(f"more than {byte_text(limit)} (jupyter-train.capture-bytes): the cell would be refused")

@@ -15,6 +15,7 @@ from jupyter_train.record import ContentRef
 from jupyter_train.transport.capture import Pickled
 from jupyter_train.transport.collection import no_collection
 from jupyter_train.transport.limit import described
+from jupyter_train.transport.localmodules import local_closure
 from jupyter_train.transport.names import CellNames, cell_names
 from jupyter_train.transport.parcels import Parcel, file_away, owners_of
 from jupyter_train.transport.pickling import RESERVED, Namespace
@@ -52,6 +53,7 @@ class Survey:
 
     items: tuple[Item, ...]  #: largest first
     modules: tuple[str, ...]  #: names of modules: imported there
+    sources: dict[str, int]  #: local modules that travel as files: their bytes by name
     files: tuple[ContentRef, ...]
     refused: dict[str, str]  #: why a name cannot travel, by name
 
@@ -66,6 +68,7 @@ def survey(source: str, namespace: Namespace, *, names: Iterable[str] = ()) -> S
     refused: dict[str, str] = {}
     with no_collection():
         pickled = Pickled(namespace, cell, names, {}, None, refused=refused)
+        local = local_closure(cell.imports | pickled.writer.found_imports)
         layout, regions = pickled.writer.memory.regions()
         filing = file_away(pickled.writer.out, pickled.parts, layout, regions)
         order, parts = pickled.names, pickled.parts
@@ -93,6 +96,7 @@ def survey(source: str, namespace: Namespace, *, names: Iterable[str] = ()) -> S
     return Survey(
         items=tuple(sorted(items, key=lambda item: -item.size_bytes)),
         modules=tuple(name for name in order if isinstance(namespace[name], ModuleType)),
+        sources={module.name: len(module.source) for module in local.modules},
         files=tuple(ContentRef(key=parcel.key, size_bytes=parcel.size_bytes) for parcel in filing.parcels),
         refused=refused,
     )

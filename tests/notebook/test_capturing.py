@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +87,14 @@ def test_tab_offers_the_word_and_the_names_of_the_notebook(notebook: Shell) -> N
     assert candidates(["%train", "capture"], "f") == ["few"]
     assert candidates(["%train", "capture", "few"], "pa") == ["part"]
     assert "np" not in candidates(["%train", "capture"], "")
+
+
+def test_local_modules_are_told_as_source_files(
+    notebook: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "beside_me.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    lines = said(notebook, "%%train capture\nimport beside_me\nbeside_me.x")
+
+    assert lines[-1] == "as source files, 6 B: beside_me"
