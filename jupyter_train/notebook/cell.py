@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jupyter_train.notebook.options import TrainOptions
     from jupyter_train.notebook.session import Session
 
-FIRST_LINE = 2  # the magic stands on the first
+FIRST_LINE = 2  # the magic stands on the first, unless another one is above it
 
 
 def run_cell(source: str, options: TrainOptions, session: Session) -> None:
@@ -40,7 +40,12 @@ def run_cell(source: str, options: TrainOptions, session: Session) -> None:
         KeyboardInterrupt: the run was interrupted.
         Exception: what the cell raised on the ranks.
     """
-    work = Work(source=source, first_line=FIRST_LINE, namespace=session.namespace, name=session.default_name)
+    work = Work(
+        source=source,
+        first_line=first_line(session, source),
+        namespace=session.namespace,
+        name=session.default_name,
+    )
     conduct(work, options, session)
 
 
@@ -117,6 +122,19 @@ def show(
     run.follow(live)
     run.shown_by.append(live)
     return live
+
+
+def first_line(session: Session, source: str) -> int:
+    """The line of the present cell on which ``source`` starts: below ``%%time`` and ``%%train`` it is the third."""
+    history = session.shell.history_manager if session.shell is not None else None
+    if history is None or not history.input_hist_raw:
+        return FIRST_LINE
+    # Without the empty lines at its top, as the shell counts in every cell.
+    cell = history.input_hist_raw[-1].strip("\n").splitlines()
+    lines = source.strip("\n").splitlines()
+    blank = len(source) - len(source.lstrip("\n"))
+    start = len(cell) - len(lines) - blank
+    return start + 1 if start > 0 and lines and cell[start + blank :] == lines else FIRST_LINE
 
 
 def cell_file(session: Session) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jupyter_train.errors import CellError
@@ -14,6 +14,32 @@ if TYPE_CHECKING:
 
 #: Undefined names that one error lists.
 _OTHERS_SHOWN = 5
+
+#: Of a cell, in characters. It travels with the run's description, to the journal and to every rank, not as data.
+MAX_SOURCE = 8 << 20
+
+
+def check_place(lines: Sequence[str], magic: str) -> None:
+    """Refuse ``magic`` below other lines of its cell, where IPython takes it for an unknown line magic.
+
+    Where it stands may also be the middle of a text: then what is above it is no
+    Python by itself, and nothing is said.
+
+    Raises:
+        CellError: what to do about it.
+    """
+    for index, line in enumerate(lines):
+        if index and line.split(maxsplit=1)[:1] == [magic] and not lines[0].startswith("%%"):
+            above = "".join(lines[:index])
+            if _compiled(above, 1, "<above>")[0] is None and _shell_line(above, None) is None:
+                return
+            are_comments = all(one.lstrip()[:1] in ("", "#") for one in lines[:index])
+            what = (
+                "Move the comment below it."
+                if are_comments
+                else "Move what is above it into a cell of its own."
+            )
+            raise CellError(f"line {index + 1}: {magic} has to be the first line of its cell. {what}")
 
 
 def check_cell(source: str, *, first_line: int, filename: str, shell: InteractiveShell | None = None) -> None:
@@ -25,8 +51,13 @@ def check_cell(source: str, *, first_line: int, filename: str, shell: Interactiv
 
     Raises:
         SyntaxError: with the cell's own line, as a plain cell has it.
-        CellError: nothing to run, or a line that only IPython understands.
+        CellError: nothing to run, a line that only IPython understands, or far too long.
     """
+    if len(source) > MAX_SOURCE:
+        raise CellError(
+            f"the cell has {len(source):,} characters, more than the {MAX_SOURCE:,} that a cell may have: assign the long "
+            "text in a cell above, or keep it in a file. Names travel as data, and only once."
+        )
     tree, error = _compiled(source, first_line, filename)
     if tree is not None:
         if not tree.body:

@@ -26,15 +26,16 @@ def train_cell(line: str, cell: str) -> None:
     asked = options.train_options(line)
     session.last_cell = cell
     try:
-        from jupyter_train.notebook.cell import FIRST_LINE, cell_file, cell_label, run_cell
+        from jupyter_train.notebook.cell import cell_file, cell_label, first_line, run_cell
         from jupyter_train.notebook.cellcheck import check_cell, check_names
         from jupyter_train.transport.settings import FUTURES
 
-        check_cell(cell, first_line=FIRST_LINE, filename=cell_file(session), shell=session.shell)
+        first = first_line(session, cell)
+        check_cell(cell, first_line=first, filename=cell_file(session), shell=session.shell)
         check_names(
             cell,
             session.namespace,
-            first_line=FIRST_LINE,
+            first_line=first,
             cell=cell_label(session),
             future=session.compiler_flags & FUTURES,
         )
@@ -73,7 +74,19 @@ def refuse_syntax_errors(lines: list[str]) -> list[str]:
 
     What a transformer raises is shown as a plain cell's syntax error is; what
     a magic raises has IPython's own frames around it.
+
+    Raises:
+        SyntaxError: as a plain cell has it.
+        CellError: the magic is not the first line of its cell.
     """
+    if any(line.startswith("%%train") for line in lines[1:]):
+        from jupyter_train.notebook.cellcheck import check_place
+        from jupyter_train.notebook.failure import quiet
+
+        try:
+            check_place(lines, "%%train")
+        except TrainError as error:
+            raise quiet(error) from None
     if lines and lines[0].split(maxsplit=1)[:1] == ["%%train"] and (shell := current_session().shell):
         from jupyter_train.notebook.cellcheck import check_cell
 
@@ -84,6 +97,10 @@ def refuse_syntax_errors(lines: list[str]) -> list[str]:
         except TrainError:
             pass  # for the magic to say
     return lines
+
+
+# Else IPython calls it for half a cell, to see whether it is complete.
+refuse_syntax_errors.has_side_effects = True  # type: ignore[attr-defined]
 
 
 def see_modules(_result: object) -> None:

@@ -170,6 +170,52 @@ def test_a_name_that_is_nowhere_is_a_name_error_before_anything_starts(
     assert not connection.opened  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("above", "line", "advice"),
+    [
+        ("# train it\n", 2, "Move the comment below it."),
+        ("# train it\n\n# well\n", 4, "Move the comment below it."),
+        ("x = 1\n", 2, "Move what is above it into a cell of its own."),
+        ("!pip install x\n", 2, "Move what is above it into a cell of its own."),
+    ],
+)
+def test_the_magic_below_other_lines_is_refused_with_what_to_do(
+    shell: Shell, control: FakeControl, above: str, line: int, advice: str
+) -> None:
+    shell.run(f"{above}%%train -n 2\ny = 2\n")
+    assert isinstance(shell.error, CellError)
+    assert shell.traceback == [
+        f"CellError: line {line}: %%train has to be the first line of its cell. {advice}"
+    ]
+    assert not control.runs
+
+
+def test_the_magic_in_a_text_is_text(shell: Shell, control: FakeControl) -> None:
+    shell.run("text = '''\n%%train\n'''\n")
+    assert shell.error is None
+    assert not control.runs
+
+
+def test_blank_lines_above_the_magic_are_fine(shell: Shell, control: FakeControl) -> None:
+    shell.run("\n\n%%train\nanswer = 1\n")
+    assert shell.error is None
+    assert control.only.spec.first_line == 2
+
+
+def test_lines_are_counted_below_another_magic(shell: Shell, control: FakeControl) -> None:
+    shell.ip.run_cell("%%time\n%%train\n\nanswer = 1\n", store_history=True)
+    assert control.only.spec.first_line == 3
+
+
+def test_a_cell_of_many_megabytes_is_refused_before_anything_starts(
+    shell: Shell, control: FakeControl
+) -> None:
+    shell.run(f"%%train\ntext = '{'x' * (9 << 20)}'\n")
+    assert isinstance(shell.error, CellError)
+    assert "assign the long text in a cell above" in shell.traceback[0]
+    assert not control.runs
+
+
 def test_an_empty_cell_is_refused(shell: Shell, control: FakeControl) -> None:
     shell.run("%%train\n# nothing yet\n")
     assert isinstance(shell.error, CellError)
