@@ -44,10 +44,15 @@ def original(
 def _can_be_shown(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return False
+    text = _text(error)
+    return text is not None and len(text) <= MAX_TEXT
+
+
+def _text(error: BaseException) -> str | None:
     try:
-        return len(str(error)) <= MAX_TEXT
+        return str(error)
     except BaseException:  # a user's __str__ may raise anything, SystemExit too
-        return False
+        return None
 
 
 def _class(kind: str, module: str, namespace: Mapping[str, Any]) -> type[BaseException] | None:
@@ -70,14 +75,14 @@ def _made(kind: type[BaseException], message: str) -> BaseException | None:
             return kind(message)
     try:
         error = kind(message)
-        if str(error) == message:
+        if _text(error) == message:
             return error
     except BaseException:  # a constructor of anybody's, with other arguments
         pass
     try:
         error = kind.__new__(kind)
         error.args = (message,)
-        if str(error) == message:
+        if _text(error) == message:
             return error
         # Its text is made of what it was constructed with, which is not known.
         told: type[BaseException] = type(
