@@ -106,7 +106,7 @@ CELLS = {
     "shadowing builtins": Hostile(
         cell="print = len = list = isinstance = Exception = 3\nvalue = 7\n",
         then="value, len",
-        prints="(7, 3)",
+        prints="7 3",
     ),
     "rebinding builtins for everybody": Hostile(
         cell=f"import builtins\nfor name in {BUILTINS}:\n    setattr(builtins, name, None)\nvalue = 8",
