@@ -1,4 +1,4 @@
-"""``python -m benchmarks start|log|throughput|import [--json] [--repeat N]``"""
+"""``python -m benchmarks start|log|throughput|capture|import [--json] [--repeat N]``"""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from benchmarks import load_ext, log, start, throughput
+from benchmarks import capture, load_ext, log, start, throughput
 from benchmarks.report import Row
 
 MEASURES: dict[str, Callable[[int | None], Iterator[Row]]] = {
     "start": start.measure,
     "log": log.measure,
     "throughput": throughput.measure,
+    "capture": capture.measure,
     "import": load_ext.measure,
 }
 _HELP = {
     "start": f"press run -> first optimizer step on 2 ranks, against torchrun ({start.RUNS} runs)",
     "log": f"cost of train.log(loss=x), against tensorboard ({log.ROUNDS} rounds of {log.CALLS} calls)",
     "throughput": f"steps/s and CPU per step, against torchrun with DDP ({throughput.PAIRS} pairs)",
+    "capture": f"a cell over {capture.MEGABYTES} MB: bytes sent, time to start, memory ({capture.ROUNDS} rounds)",
     "import": f"what %%load_ext adds to plain IPython ({load_ext.PAIRS} pairs)",
 }
 

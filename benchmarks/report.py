@@ -16,7 +16,7 @@ OURS = "jupyter_train"
 class Row:
     """One figure of one subject."""
 
-    measure: str  #: start, log, throughput, import
+    measure: str  #: start, log, throughput, capture, import
     subject: str  #: jupyter_train or the peer
     metric: str
     unit: str

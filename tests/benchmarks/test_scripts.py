@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import log, start, throughput
+from benchmarks import capture, log, start, throughput
 
 
 def test_both_sides_of_throughput_run_the_same_loop(tmp_path: Path) -> None:
@@ -34,6 +34,11 @@ def test_the_texts_of_start_and_log_are_valid() -> None:
     ast.parse(start._SETUP + start._THEIRS_SETUP + loop + start._THEIRS_END)
     ast.parse(log._WORK + log._OURS.format(file="f", calls=1, paced=1))
     ast.parse(log._WORK + log._TENSORBOARD.format(folder="d", file="f", calls=1, paced=1))
+
+
+def test_the_texts_of_capture_are_valid() -> None:
+    for text in (capture._SETUP, capture._START.format(reads="x"), capture._MEMORY, capture._PEER):
+        ast.parse(text.partition("\n")[2] if text.startswith("%%") else text)
 
 
 def test_the_last_rank_ends_the_clock_of_start(tmp_path: Path) -> None:
