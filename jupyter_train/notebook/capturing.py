@@ -62,9 +62,12 @@ def report(source: str, session: Session, *, names: Sequence[str] = (), title: s
     Raises:
         SyntaxError: ``source`` is no Python.
     """
+    from jupyter_train import cluster
     from jupyter_train.transport.survey import survey
 
-    found = survey(source, session.namespace, names=names)
+    current = cluster.current()
+    is_local = current is None or current.record is not None
+    found = survey(source, session.namespace, names=names, shared_disk=is_local)
     where, there = _there([ref.key for ref in found.files])
     return "\n".join(_lines(found, title, where, there))
 
@@ -98,6 +101,8 @@ def _lines(found: Survey, title: str, where: str, there: set[str]) -> list[str]:
     if found.sources:
         together = byte_text(sum(found.sources.values()))
         lines += ["", f"as source files, {together}: {', '.join(found.sources)}"]
+    if found.mapped:
+        lines += ["", f"read from the disk there: {', '.join(plain(path, 200) for path in found.mapped)}"]
     lines += [f"cannot travel: {plain(reason, 300)}" for reason in found.refused.values()]
     if total > (limit := capture_limit()):
         lines.append(f"more than {byte_text(limit)} (jupyter-train.capture-bytes): the cell would be refused")

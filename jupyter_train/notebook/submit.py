@@ -74,6 +74,8 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
             f"cluster {connection.name!r} has no workers yet. Say how many ranks the run has with  -n N,  "
             "and it waits for them."
         )
+    # Workers that somebody else started may keep their files anywhere, wherever their scheduler is.
+    is_here = connection.record is not None and shares_disk(hello)
     content = ContentStore(home.content_folder(), needed=needed_keys)
     try:
         captured = capture(
@@ -84,6 +86,7 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
             settings=with_future_flags(current_settings(), session.compiler_flags),
             given=work.given,
             limit_bytes=capture_limit(),
+            shared_disk=is_here,
         )
     except OSError as error:
         raise CaptureError(
@@ -115,8 +118,7 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
         submitted=time.time(),
     )
     sent_bytes = captured.written_bytes
-    # Workers that somebody else started may keep their files anywhere, wherever their scheduler is.
-    if connection.record is None or not shares_disk(hello):
+    if not is_here:
         files = {ref.key: content.path(ref.key) for ref in captured.refs}
         sent_bytes = connection.control.send(files, folder=content.folder_id())
     remarks = (*connection.remarks, *captured.remarks)

@@ -63,3 +63,22 @@ def rebuild_array(  # pickle passes arguments by position
     if not writeable:
         array.flags.writeable = False
     return array
+
+
+def rebuild_memmap(  # pickle passes arguments by position
+    regions: Regions,
+    number: int,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    strides: tuple[int, ...] | None,
+    writeable: bool,
+    filename: str | None,
+    offset: int,
+    mode: str,
+) -> np.memmap[Any, Any]:
+    """As :func:`rebuild_array`; what is written to it stays in this process, as with mode ``c``."""
+    plain = rebuild_array(regions, number, dtype, shape, strides, writeable)
+    mapped: Any = plain.view(np.memmap)
+    mapped.filename, mapped.offset, mapped.mode = filename, offset, mode
+    found: np.memmap[Any, Any] = mapped
+    return found

@@ -24,6 +24,8 @@ from jupyter_train.transport.freshness import source_remarks
 from jupyter_train.transport.functions import LruCache
 from jupyter_train.transport.limit import too_much
 from jupyter_train.transport.localmodules import local_closure
+from jupyter_train.transport.mappings import FileMappings
+from jupyter_train.transport.memory import Elsewhere
 from jupyter_train.transport.names import CellNames, cell_names
 from jupyter_train.transport.parcels import file_away
 from jupyter_train.transport.pickling import RESERVED, Dumped, Namespace, Writer, drop_temporaries
@@ -61,6 +63,7 @@ def capture(
     cell: CellNames | None = None,
     given: Mapping[str, Any] | None = None,
     limit_bytes: int | None = None,
+    shared_disk: bool = False,
 ) -> Capture:
     """Capture what ``source`` reads of ``namespace``, in the kernel's main thread.
 
@@ -74,6 +77,7 @@ def capture(
         cell: the names of ``source``, where the caller has worked them out.
         given: values that travel beside the namespace, by labels that are no names.
         limit_bytes: what may travel at most; None: any amount.
+        shared_disk: whether the ranks see the files that are mapped here; then those do not travel.
 
     Raises:
         SyntaxError: ``source`` is no Python.
@@ -84,10 +88,11 @@ def capture(
     if cell is None:
         cell = cell_names(source)
     with no_collection():
-        pickled = Pickled(namespace, cell, extra, given or {}, limit_bytes)
+        elsewhere = FileMappings().part_at if shared_disk else None
+        pickled = Pickled(namespace, cell, extra, given or {}, limit_bytes, elsewhere=elsewhere)
         local = local_closure(cell.imports | pickled.writer.found_imports)
         layout, regions = pickled.writer.memory.regions()
-        filing = file_away(pickled.writer.out, pickled.parts, layout, regions)
+        filing = file_away(pickled.writer.out, pickled.parts, layout, regions, elsewhere=elsewhere)
         written = content.written_bytes
         try:
             refs = [content.put(*parcel.buffers, key=parcel.key) for parcel in filing.parcels]
@@ -96,7 +101,7 @@ def capture(
             raise CaptureError(
                 f"what the cell reads could not be written to {content.folder}: {error.strerror or error}"
             ) from error
-        pieces, placement = filing.pieces, filing.placement
+        pieces, placement, files = filing.pieces, filing.placement, filing.elsewhere
         del regions, filing
         sizes = pickled.sizes()
         remarks = pickled.remarks
@@ -112,6 +117,7 @@ def capture(
                 imports=tuple(imports),
                 layout=layout,
                 placement=placement,
+                elsewhere=files,
                 buffers=buffers,
             ),
             pieces=pieces,
@@ -145,6 +151,7 @@ class Pickled:
         given: see :func:`capture`.
         limit_bytes: see :func:`capture`.
         refused: collects why a name cannot travel, by name; without it the first is an error.
+        elsewhere: which memory is a file's that the ranks see too; see ``mappings``.
 
     Raises:
         CaptureError: see :func:`capture`.
@@ -158,9 +165,10 @@ class Pickled:
         given: Mapping[str, Any],
         limit_bytes: int | None,
         refused: dict[str, str] | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         extra = list(extra)
-        self.writer = Writer(namespace)
+        self.writer = Writer(namespace, elsewhere=elsewhere)
         self._namespace = namespace
         self._given = given
         self._dumps: dict[str, Dumped] = {}

@@ -25,8 +25,10 @@ from pathlib import Path
 
 import xxhash
 
+from jupyter_train.errors import CaptureError
 from jupyter_train.home import private_folder
 from jupyter_train.record import ContentRef
+from jupyter_train.transport.mappings import FilePart
 from jupyter_train.transport.quota import Quota
 
 KEY = re.compile(r"[0-9a-f]{32}")
@@ -50,6 +52,34 @@ class Mapped:
 
     private: memoryview  #: writable; what is written stays in this process
     original: memoryview  #: read only
+
+
+def map_part(part: FilePart, length: int) -> Mapped:
+    """``length`` bytes of a file of the disk, as :meth:`ContentStore.mapped` gives those of captured data.
+
+    Raises:
+        CaptureError: the file is not there, or is not what it was when it was captured.
+    """
+    try:
+        descriptor = os.open(part.path, os.O_RDONLY)
+    except OSError as error:
+        raise CaptureError(
+            f"{part.path}, which the notebook has mapped, cannot be read here: {error}"
+        ) from error
+    try:
+        now = os.fstat(descriptor)
+        if (now.st_size, now.st_mtime_ns) != (part.size_bytes, part.mtime_ns):
+            raise CaptureError(f"{part.path} was changed since the notebook mapped it; run the cell again")
+        before = part.offset % mmap.ALLOCATIONGRANULARITY
+        start, size = part.offset - before, length + before
+        # Without a reserve: a file may be larger than the memory that is left.
+        flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0)
+        both = mmap.PROT_READ | mmap.PROT_WRITE
+        private = mmap.mmap(descriptor, size, flags=flags, prot=both, offset=start)
+        original = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ, offset=start)
+        return Mapped(private=memoryview(private)[before:], original=memoryview(original)[before:])
+    finally:
+        os.close(descriptor)
 
 
 class ContentStore:

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from jupyter_train.errors import CaptureError
+from jupyter_train.transport.mappings import FilePart
 from jupyter_train.transport.memory import NOTHING, Layout
 
 #: Version of the files of a capture.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,8 @@ class Tables:
     layout: Layout = NOTHING
     #: Of each region: file, and offset in bytes. Files count from the first behind the sealed ones.
     placement: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    #: Files of the disk that regions lie in: file −1 − n of ``placement``.
+    elsewhere: tuple[FilePart, ...] = ()
     buffers: tuple[tuple[int, int], ...] = ()
 
 

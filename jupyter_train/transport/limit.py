@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 _NAMED = 5
@@ -36,6 +37,8 @@ def described(value: Any) -> str:
     kind = type(value).__qualname__
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and all(isinstance(length, int) for length in shape):
+        file = getattr(value, "filename", None)
+        kind = f"{kind} of {file}" if isinstance(file, str | Path) else kind
         dtype = getattr(value, "dtype", None)
         text = "×".join(map(str, shape)) or "scalar"
         return f"{kind} {text} {str(dtype).removeprefix('torch.')}" if dtype is not None else f"{kind} {text}"

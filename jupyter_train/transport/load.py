@@ -12,7 +12,7 @@ from jupyter_train.errors import CaptureError
 from jupyter_train.record import ContentRef
 from jupyter_train.transport.code import know_sources
 from jupyter_train.transport.collection import no_collection
-from jupyter_train.transport.content import ContentStore
+from jupyter_train.transport.content import ContentStore, Mapped, map_part
 from jupyter_train.transport.devices import device_remark, map_devices
 from jupyter_train.transport.envelope import SEALED, Envelope, open_envelope
 from jupyter_train.transport.memory import Regions
@@ -138,14 +138,20 @@ def load_objects(
     envelope = open_envelope([content.map(ref.key) for ref in refs[:SEALED]])
     tables = envelope.tables
     files = [content.mapped(ref.key) for ref in refs[SEALED:]]
+    parts: dict[int, Mapped] = {}
 
     def region(index: int) -> memoryview:
         file, offset = tables.placement[index].tolist()
+        if file < 0:
+            parts[index] = map_part(tables.elsewhere[-1 - file], int(tables.layout.lengths[index]))
+            return parts[index].private
         mapped: memoryview = files[file].private
         return mapped[offset : offset + int(tables.layout.lengths[index])]
 
     def original(index: int) -> memoryview:
         file, offset = tables.placement[index].tolist()
+        if file < 0:
+            return parts[index].original
         mapped: memoryview = files[file].original
         return mapped[offset : offset + int(tables.layout.lengths[index])]
 
@@ -169,6 +175,8 @@ def load_objects(
         raise CaptureError(
             f"{name} needs the module {error.name}, which is not installed on the worker"
         ) from error
+    except CaptureError:
+        raise
     except ImportError as error:
         raise CaptureError(f"{name} needs what cannot be imported on the worker: {error}") from error
     except Exception as error:

@@ -18,9 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from jupyter_train.transport.mappings import FilePart
 from jupyter_train.transport.pages import is_written
 
 Bytes = npt.NDArray[np.uint8]
+
+#: The file that memory at an address, so many bytes of it, is a part of; see ``mappings.FileMappings``.
+Elsewhere = Callable[[int, int], FilePart | None]
 
 #: Views of memory are placed on multiples of this, for vector instructions.
 ALIGNMENT = 64
@@ -70,7 +74,8 @@ def bytes_at(address: int, length: int) -> Bytes:
 class Outgoing:
     """Collects the memory of one pickle. One thread, in the process whose memory it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, elsewhere: Elsewhere | None = None) -> None:
+        self._elsewhere = elsewhere  #: which memory is a file's that the other side has too
         self._starts: list[int] = []
         self._ends: list[int] = []
         self._owners: list[Any] = []
@@ -114,9 +119,11 @@ class Outgoing:
             del self._compact[number]
 
     def touched_bytes(self, first: int, last: int) -> int:
-        """About what the views ``first`` to ``last`` (exclusive) take, shared memory counted once."""
+        """About what of the views ``first`` to ``last`` (exclusive) has to travel, shared memory counted once."""
         total = 0
         for start, end, members in _merge(self._starts[first:last], self._ends[first:last]):
+            if self._elsewhere is not None and self._elsewhere(start, end - start) is not None:
+                continue
             sparse = self._compact.get(first + members[0]) if len(members) == 1 else None
             total += end - start if sparse is None else sparse[0]
         return total
@@ -134,7 +141,8 @@ class Outgoing:
         compacted: set[int] = set()
         contents: list[Bytes] = []
         for start, end, members in _merge(self._starts, self._ends):
-            if len(members) == 1 and members[0] in self._compact:
+            is_elsewhere = self._elsewhere is not None and self._elsewhere(start, end - start) is not None
+            if len(members) == 1 and members[0] in self._compact and not is_elsewhere:
                 contents.append(self._compact[members[0]][1]())
                 compacted.add(members[0])
             else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from jupyter_train.transport.memory import ALIGNMENT, Bytes, Layout
+from jupyter_train.transport.mappings import FilePart
+from jupyter_train.transport.memory import ALIGNMENT, Bytes, Elsewhere, Layout
 from jupyter_train.transport.stream import Buffer, OutStream
 
 #: What takes at least this much is a file of its own.
@@ -53,10 +54,20 @@ class Filing:
 
     parcels: tuple[Parcel, ...]
     pieces: npt.NDArray[np.int64]  #: of the stream, in order: file, offset, length in bytes
-    placement: npt.NDArray[np.int64]  #: of each region: file, and offset in bytes
+    placement: npt.NDArray[
+        np.int64
+    ]  #: of each region: file, and offset in bytes; −1 − n is file n of ``elsewhere``
+    elsewhere: tuple[FilePart, ...]  #: files of the disk, of which nothing travels
 
 
-def file_away(stream: OutStream, parts: Sequence[Part], layout: Layout, regions: Sequence[Bytes]) -> Filing:
+def file_away(
+    stream: OutStream,
+    parts: Sequence[Part],
+    layout: Layout,
+    regions: Sequence[Bytes],
+    *,
+    elsewhere: Elsewhere | None = None,
+) -> Filing:
     """Cut a pickle and its memory into files.
 
     Args:
@@ -64,11 +75,19 @@ def file_away(stream: OutStream, parts: Sequence[Part], layout: Layout, regions:
         parts: its dumps, in order.
         layout: of its memory.
         regions: the memory itself; it is read here, and again when the files are written.
+        elsewhere: which of it is a file's that the ranks see too.
     """
     parcels: list[Parcel] = []
     pieces = _file_stream(stream, parts, parcels)
-    placement = _file_regions(parts, layout, regions, parcels)
-    return Filing(parcels=tuple(parcels), pieces=pieces, placement=placement)
+    found: dict[int, FilePart] = {}
+    for index, region in enumerate(regions if elsewhere is not None else ()):
+        part = elsewhere(region.ctypes.data, region.nbytes) if elsewhere is not None else None
+        if part is not None:
+            found[index] = part
+    placement = _file_regions(parts, layout, regions, parcels, found.keys())
+    for number, (index, part) in enumerate(found.items()):
+        placement[index] = -1 - number, part.offset
+    return Filing(parcels=tuple(parcels), pieces=pieces, placement=placement, elsewhere=tuple(found.values()))
 
 
 def _file_stream(stream: OutStream, parts: Sequence[Part], parcels: list[Parcel]) -> npt.NDArray[np.int64]:
@@ -100,12 +119,18 @@ def _file_stream(stream: OutStream, parts: Sequence[Part], parcels: list[Parcel]
 
 
 def _file_regions(
-    parts: Sequence[Part], layout: Layout, regions: Sequence[Bytes], parcels: list[Parcel]
+    parts: Sequence[Part],
+    layout: Layout,
+    regions: Sequence[Bytes],
+    parcels: list[Parcel],
+    elsewhere: Collection[int],
 ) -> npt.NDArray[np.int64]:
     placement = np.zeros((len(regions), 2), np.int64)
     owners = owners_of(parts, layout)
     small: dict[int, list[int]] = defaultdict(list)
     for index, region in enumerate(regions):
+        if index in elsewhere:
+            continue
         if region.nbytes >= OWN_FILE_BYTES:
             placement[index] = len(parcels), 0
             parcels.append(_parcel([region.data], owners[index]))

@@ -20,7 +20,7 @@ from cloudpickle import cloudpickle as cloudpickle_internals
 
 from jupyter_train.transport import functions
 from jupyter_train.transport.aliases import Aliases, view_as_array, view_as_tensor
-from jupyter_train.transport.arrays import array_parts, rebuild_array
+from jupyter_train.transport.arrays import array_parts, rebuild_array, rebuild_memmap
 from jupyter_train.transport.bytecode import code_names
 from jupyter_train.transport.devices import rebuild_device
 from jupyter_train.transport.exceptions import has_own_constructor, reduce_exception
@@ -89,7 +89,7 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
         self._memory = memory
         self._reducers: dict[type, Any] = {
             np.ndarray: self._array,
-            np.memmap: self._array,
+            np.memmap: self._array if returning else self._mapped_array,
             FunctionType: self._function,
             CellType: self._cell,
             MethodType: self._method,
@@ -173,6 +173,13 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
         if self.aliases is None or not self.aliases.shares_with_pandas(block):
             return NotImplemented
         return block.copy(deep=True).__reduce_ex__(5)
+
+    def _mapped_array(self, array: np.memmap[Any, Any]) -> Any:
+        if array.dtype.hasobject:
+            return NotImplemented
+        file = None if array.filename is None else str(array.filename)
+        parts = array_parts(array, self._memory)
+        return rebuild_memmap, (self._memory, *parts, file, array.offset, array.mode)
 
     def _tensor(self, tensor: Any) -> Any:
         if not self._torch.is_plain(tensor):

@@ -20,7 +20,7 @@ from itertools import chain
 from typing import Any
 
 from jupyter_train.transport.aliases import Aliases
-from jupyter_train.transport.memory import Outgoing, Regions
+from jupyter_train.transport.memory import Elsewhere, Outgoing, Regions
 from jupyter_train.transport.pickler import NotebookPickler
 from jupyter_train.transport.stream import Buffer, OutStream, reader
 
@@ -58,10 +58,18 @@ class Writer:
         given: objects that the other side has, from number ``RESERVED`` on;
             None where it has none under that number.
         returning: on the way back to the kernel: graphs are left behind.
+        elsewhere: which memory is a file's that the other side sees too.
     """
 
-    def __init__(self, namespace: Namespace, *, given: Sequence[Any] = (), returning: bool = False) -> None:
-        self.memory = Outgoing()
+    def __init__(
+        self,
+        namespace: Namespace,
+        *,
+        given: Sequence[Any] = (),
+        returning: bool = False,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
+        self.memory = Outgoing(elsewhere=elsewhere)
         self.sender = object()
         self._file = OutStream()
         self._pickler = NotebookPickler(self._file, namespace, self.sender, self.memory, returning=returning)

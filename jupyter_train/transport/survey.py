@@ -16,6 +16,7 @@ from jupyter_train.transport.capture import Pickled
 from jupyter_train.transport.collection import no_collection
 from jupyter_train.transport.limit import described
 from jupyter_train.transport.localmodules import local_closure
+from jupyter_train.transport.mappings import FileMappings
 from jupyter_train.transport.names import CellNames, cell_names
 from jupyter_train.transport.parcels import Parcel, file_away, owners_of
 from jupyter_train.transport.pickling import RESERVED, Namespace
@@ -54,12 +55,17 @@ class Survey:
     items: tuple[Item, ...]  #: largest first
     modules: tuple[str, ...]  #: names of modules: imported there
     sources: dict[str, int]  #: local modules that travel as files: their bytes by name
+    mapped: tuple[str, ...]  #: files of the disk that the ranks map themselves
     files: tuple[ContentRef, ...]
     refused: dict[str, str]  #: why a name cannot travel, by name
 
 
-def survey(source: str, namespace: Namespace, *, names: Iterable[str] = ()) -> Survey:
+def survey(
+    source: str, namespace: Namespace, *, names: Iterable[str] = (), shared_disk: bool = False
+) -> Survey:
     """Pickle what ``source`` reads of ``namespace``, and ``names``, into nothing. Kernel's main thread.
+
+    ``shared_disk`` as for ``capture``.
 
     Raises:
         SyntaxError: ``source`` is no Python.
@@ -67,15 +73,19 @@ def survey(source: str, namespace: Namespace, *, names: Iterable[str] = ()) -> S
     cell: CellNames = cell_names(source)
     refused: dict[str, str] = {}
     with no_collection():
-        pickled = Pickled(namespace, cell, names, {}, None, refused=refused)
+        elsewhere = FileMappings().part_at if shared_disk else None
+        pickled = Pickled(namespace, cell, names, {}, None, refused=refused, elsewhere=elsewhere)
         local = local_closure(cell.imports | pickled.writer.found_imports)
         layout, regions = pickled.writer.memory.regions()
-        filing = file_away(pickled.writer.out, pickled.parts, layout, regions)
+        filing = file_away(pickled.writer.out, pickled.parts, layout, regions, elsewhere=elsewhere)
         order, parts = pickled.names, pickled.parts
         owners = owners_of(parts, layout)
         sizes = [part.end - part.start for part in parts]
-        for length, together in zip(layout.lengths.tolist(), owners, strict=True):
-            sizes[min(together)] += length
+        for length, together, file in zip(
+            layout.lengths.tolist(), owners, filing.placement[:, 0].tolist(), strict=True
+        ):
+            if file >= 0:
+                sizes[min(together)] += length
         shares = _shared_memory(owners, len(parts))
         streams = [b"".join(pickled.writer.out.slices(part.start, part.end)) for part in parts]
         firsts = pickled.writer.numbers(parts)
@@ -97,6 +107,7 @@ def survey(source: str, namespace: Namespace, *, names: Iterable[str] = ()) -> S
         items=tuple(sorted(items, key=lambda item: -item.size_bytes)),
         modules=tuple(name for name in order if isinstance(namespace[name], ModuleType)),
         sources={module.name: len(module.source) for module in local.modules},
+        mapped=tuple(dict.fromkeys(part.path for part in filing.elsewhere)),
         files=tuple(ContentRef(key=parcel.key, size_bytes=parcel.size_bytes) for parcel in filing.parcels),
         refused=refused,
     )

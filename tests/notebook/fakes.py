@@ -232,6 +232,7 @@ def capture(
     given: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     limit_bytes: int | None = None,
+    shared_disk: bool = False,
 ) -> Any:
     """Captures nothing; says what it was asked for."""
     return SimpleNamespace(
