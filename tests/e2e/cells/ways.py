@@ -359,13 +359,13 @@ print(on, next(model.parameters()).device.type == name)
 
 # %% case: parallelises with a pool of processes
 # %% before
-from multiprocessing import get_context
+import multiprocessing
 
 
 def square(n):
     return n * n
 # %% cell
-with get_context("fork").Pool(2) as pool:
+with multiprocessing.get_context("fork").Pool(2) as pool:
     squares = pool.map(square, range(5))
 del pool
 squares

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.e2e.kit import Notebook, Reply, new_notebook
 from tests.e2e.table.cases import Case
 from tests.e2e.table.compare import Difference, Outcome, differences
-from tests.e2e.table.page import EVERYWHERE, Page
+from tests.e2e.table.page import EVERYWHERE, Page, covers
 from tests.e2e.table.shown import Output, frames_of_cells, outputs, without_view
 
 _TIMEOUT_S = 60
@@ -73,6 +73,8 @@ class Table:
         self._plain = plain
         self._trained = trained
         self._known: dict[str, Outcome] = {}
+        self.ran: set[tuple[str, int]] = set()  #: case and ranks
+        self.met: set[str] = set()  #: what the page allows after any cell, as far as it was seen
 
     def differences(self, case: Case, ranks: int, page: Page) -> list[Difference]:
         """What is not as in a plain cell when ``case`` runs by ``%%train``."""
@@ -81,7 +83,10 @@ class Table:
             self._known[case.name] = self._plain.run(case, "# plainly")
         trained = self._trained.run(case, f"%%train -n {ranks} --name table")
         everywhere = {name: EVERYWHERE[name] for name in page.everywhere}
-        return differences(self._known[case.name], trained, everywhere)
+        found = differences(self._known[case.name], trained, everywhere)
+        self.ran.add((case.name, ranks))
+        self.met.update(allowed for one in found for allowed in page.any_cell if covers(allowed, one.aspect))
+        return found
 
 
 @contextmanager
