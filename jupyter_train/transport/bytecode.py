@@ -23,8 +23,9 @@ _GLOBAL_WRITES = _operations("STORE_GLOBAL", "DELETE_GLOBAL")
 _NAME_WRITES = _operations("STORE_NAME", "DELETE_NAME")
 #: Its operand carries a flag in the lowest bit.
 _LOAD_GLOBAL = dis.opmap["LOAD_GLOBAL"]
-#: Ways to reach a name that no analysis sees.
-DYNAMIC = frozenset({"exec", "eval", "globals", "locals", "vars"})
+#: Ways to reach a name that no analysis sees. In a function, ``locals()`` has no global names.
+_DYNAMIC = frozenset({"exec", "eval", "globals"})
+_DYNAMIC_CELL = _DYNAMIC | {"locals"}
 IDENTIFIER = re.compile(r"[^\W\d]\w*")
 #: ``frame.query("age > @limit")`` of pandas reads variables of its caller.
 _QUERIES = frozenset({"query", "eval"})
@@ -75,7 +76,7 @@ def code_names(code: CodeType, *, is_module: bool = False) -> CodeNames:
         if operation in _GLOBAL_WRITES or (is_module and operation in _NAME_WRITES):
             writes.add(name)
     mentions: set[str] = set()
-    dynamic = not DYNAMIC.isdisjoint(reads)
+    dynamic = not (_DYNAMIC_CELL if is_module else _DYNAMIC).isdisjoint(reads)
     for constant in code.co_consts:
         if isinstance(constant, str):
             if dynamic:

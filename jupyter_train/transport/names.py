@@ -57,13 +57,16 @@ def cell_names(source: str, *, filename: str = "<cell>", first_line: int = 1) ->
     # A function that nothing in the cell names may still be called in ways not seen.
     reads = set((names.reads & early) | (names.in_functions - names.writes))
     star = False
+    dynamic = names.dynamic
     texts: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             star |= any(alias.name == "*" for alias in node.names)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < _LONG:
             texts.update(IDENTIFIER.findall(node.value))
-    guesses = (names.mentions | texts if names.dynamic else names.mentions) - reads
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "vars":
+            dynamic |= not node.args  # of the notebook, not of an object
+    guesses = (names.mentions | texts if dynamic else names.mentions) - reads
     return CellNames(
         reads=frozenset(reads | guesses),
         guesses=frozenset(guesses),
@@ -72,5 +75,5 @@ def cell_names(source: str, *, filename: str = "<cell>", first_line: int = 1) ->
         words=names.words,
         imports=names.imports,
         star=star,
-        dynamic=names.dynamic,
+        dynamic=dynamic,
     )

@@ -107,6 +107,12 @@ def test_names_in_strings_count_where_code_is_made_of_strings() -> None:
     assert "model" in cell_names("globals()['model'].train()").reads
     assert "model" not in cell_names("print('model')").reads
     assert cell_names("exec(code)").dynamic
+    assert "model" in cell_names("vars()['model'].train()").reads
+    assert "model" in cell_names("locals()['model'].train()").reads
+    assert "data" not in cell_names("print('data', vars(args), model.eval())").reads
+    assert "data" not in cell_names("def f(): print('data', locals())\nf()").reads
+    assert "low" in cell_names("df.query('a > @low and b')").reads
+    assert not cell_names("df.query('a > @low and b')").dynamic
 
 
 def test_a_syntax_error_has_the_line_of_the_users_cell() -> None:
