@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 
-from jupyter_train.notebook.shown import Clear, Display, Shown, Text, condensed, shown
+from jupyter_train.notebook.shown import Clear, Display, Shown, Text, condensed, settled, shown
 from jupyter_train.notebook.stage import Stage, TextStage
 from jupyter_train.notebook.throttle import Redraws, Throttle
 from jupyter_train.record import Event
@@ -93,7 +93,8 @@ class RankOutput:
             self._stage.display(piece)
         return size
 
-    def _write(self, stream: str, text: str) -> None:
+    def _write(self, stream: str, written: str) -> None:
+        text = settled(written)
         fits = self._throttle.shown(text, self._clock())
         left = text[len(fits) :]
         if fits:

@@ -14,6 +14,7 @@ from jupyter_train.record import Event, EventKind
 
 _SHOWN_RANK = 0
 _TEXT = ("stdout", "stderr")
+_MANY_RETURNS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,27 @@ def shown(events: Iterable[Event]) -> list[Shown]:
 def condensed(pieces: Iterable[Shown]) -> list[Shown]:
     """What has to be shown of ``pieces`` so that the same stands there in the end."""
     return _joined(_newest_updates(_since_clear(list(pieces))))
+
+
+def settled(text: str) -> str:
+    """``text`` less what it has overwritten itself by carriage returns, where there is much of that.
+
+    Texts with few of them, and lines that move the cursor in other ways, stay as they were written.
+    """
+    if text.count("\r") < _MANY_RETURNS:
+        return text
+    return "\n".join(line if "\x1b" in line else _overwritten(line) for line in text.split("\n"))
+
+
+def _overwritten(line: str) -> str:
+    *before, last = line.split("\r")
+    if not before:
+        return line
+    stands = ""
+    for part in [*before, last]:
+        stands = part + stands[len(part) :]
+    # What stood there before this text is overwritten as before; whoever writes on begins where this one stopped.
+    return f"\r{stands}" if last else f"\r{stands}\r"
 
 
 def _since_clear(pieces: list[Shown]) -> list[Shown]:

@@ -7,6 +7,7 @@ full reads no more from its rank until it has room, so that in the end the rank 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 
 INTERVAL_S = 0.05
@@ -25,6 +26,7 @@ class Relay:
         self._events: list[bytes] = []
         self._waiting_bytes = 0
         self._unacknowledged_bytes = 0
+        self._unacknowledged: deque[dict[str, object]] = deque()
         self._wait_for_room: list[Callable[[], None]] = []
         self._sent = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -62,18 +64,21 @@ class Relay:
         size, self._waiting_bytes = self._waiting_bytes, 0
         self._unacknowledged_bytes += size
         self._sent = asyncio.get_running_loop().time()
-        self._send(
-            {
-                "op": "train-events",
-                "run_id": self._run_id,
-                "attempt": self._attempt,
-                "events": events,
-                "size": size,
-            }
-        )
+        message: dict[str, object] = {
+            "op": "train-events",
+            "run_id": self._run_id,
+            "attempt": self._attempt,
+            "events": events,
+            "size": size,
+        }
+        self._unacknowledged.append(message)
+        self._send(message)
 
     def acknowledged(self, size: int) -> None:
         """The controller has taken in a message of that size."""
         self._unacknowledged_bytes = max(0, self._unacknowledged_bytes - size)
+        if self._unacknowledged:
+            # Dask holds on to the last thousand messages that it sent, for its own debugging.
+            self._unacknowledged.popleft()["events"] = ()
         while self._wait_for_room and not self.is_full:
             self._wait_for_room.pop(0)()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jupyter_train.notebook.output import RankOutput
-from jupyter_train.notebook.shown import Clear, Display, Shown, Text, condensed, shown
+from jupyter_train.notebook.shown import Clear, Display, Shown, Text, condensed, settled, shown
 from jupyter_train.notebook.stage import NotebookStage, TextStage
 from jupyter_train.notebook.throttle import REDRAW_S, Redraws, Throttle
 from jupyter_train.record import Event, EventKind
@@ -54,6 +54,20 @@ WAITING, AT_ONCE = Clear(wait=True), Clear(wait=False)
 )
 def test_only_what_could_be_seen_is_left(pieces: list[Shown], left: list[Shown]) -> None:
     assert condensed(pieces) == left
+
+
+@pytest.mark.parametrize(
+    ("written", "left"),
+    [
+        ("one\rtwo\r", "one\rtwo\r"),  # few: as it was written
+        ("".join(f"step {n}\r" for n in range(100)), "\rstep 99\r"),
+        ("".join(f"\rstep {n}" for n in range(100)), "\rstep 99"),
+        ("long text\r" + "ab\r" * 50 + "\nnext\n", "\rabng text\r\nnext\n"),
+        ("\x1b[1mbold\r" * 50, "\x1b[1mbold\r" * 50),
+    ],
+)
+def test_a_line_that_overwrites_itself_is_shown_as_it_stands(written: str, left: str) -> None:
+    assert settled(written) == left
 
 
 def event(payload: dict[str, Any], rank: int | None = 0) -> Event:

@@ -52,6 +52,18 @@ def test_who_waits_for_room_and_fills_it_lets_the_others_wait_on() -> None:
     asyncio.run(scene())
 
 
+def test_what_was_acknowledged_is_let_go_of_though_dask_keeps_the_message() -> None:
+    async def scene() -> None:
+        sent: list[dict[str, Any]] = []
+        relay = Relay(sent.append, run_id="r", attempt=1)
+        relay.add([b"one"], urgent=True)
+        relay.add([b"two"], urgent=True)
+        relay.acknowledged(sent[0]["size"])
+        assert [list(message["events"]) for message in sent] == [[], [b"two"]]
+
+    asyncio.run(scene())
+
+
 def test_small_events_wait_for_company() -> None:
     async def scene() -> None:
         sent: list[dict[str, Any]] = []

@@ -181,12 +181,29 @@ def test_appending_does_not_wait_while_the_disk_hangs(path: Path, story: Callabl
     go_on.clear()
     writer.append(run.run_id, [run.prints("first")])
     assert entered.wait(10)
+    assert writer.has_room
     for n in range(500):
         writer.append(run.run_id, [run.prints(str(n))])
     assert not writer.flush(timeout=0.05)
     go_on.set()
     writer.close()
     assert texts(path, run) == ["first", *map(str, range(500))]
+
+
+def test_a_journal_that_is_behind_has_no_room_until_it_has_caught_up(
+    path: Path, story: Callable[..., Story]
+) -> None:
+    run = story()
+    writer = JournalWriter(path, gather_s=30.0, backlog_bytes=40_000)
+    try:
+        writer.append(run.run_id, [run.state("PENDING"), run.prints("x" * 8_000)])
+        assert writer.has_room
+        writer.append(run.run_id, [run.prints("x" * 8_000)])
+        assert not writer.has_room
+        assert writer.flush(timeout=10)
+        assert writer.has_room
+    finally:
+        writer.close()
 
 
 def test_many_threads_may_append(writer: JournalWriter, path: Path, story: Callable[..., Story]) -> None:
