@@ -36,6 +36,8 @@ from jupyter_train.transport.submodules import reached_submodules
 #: A text of more characters is no code that the cell runs.
 MAX_CODE = 100_000
 
+_LONG = 1000
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Capture:
@@ -228,11 +230,17 @@ class Pickled:
         return {name for name in names if name in namespace and is_users(name, namespace[name])}
 
     def _rank(self, name: str) -> tuple[int, str]:
-        """Modules, then functions and classes, then values: what loading a value may call is there."""
+        """Modules, then functions and classes, then values: what loading a value may call is there.
+
+        Of the values the long ones come first: objects are numbered in this order, and what is long
+        keeps its numbers, and so its file, when a small value before it would have grown.
+        """
         value = self._value(name)
         if isinstance(value, ModuleType):
             return 0, name
-        return (1 if isinstance(value, FunctionType | type | LruCache) else 2), name
+        if isinstance(value, FunctionType | type | LruCache):
+            return 1, name
+        return (2 if _is_long(value) else 3), name
 
     def _value(self, name: str) -> Any:
         return self._given[name] if name in self._given else self._namespace[name]
@@ -270,3 +278,11 @@ class Pickled:
     def finish(self) -> list[Any]:
         self._dumps.clear()
         return self.writer.finish()[RESERVED:]
+
+
+def _is_long(value: Any) -> bool:
+    """Whether it has many elements, as far as its type tells: a length of the user's own may do anything."""
+    kind = type(value)
+    if kind in (list, tuple, dict, set, str, bytes) or kind.__module__.partition(".")[0] == "pandas":
+        return hasattr(value, "__len__") and len(value) >= _LONG
+    return isinstance(value, np.ndarray)

@@ -43,6 +43,50 @@ def test_a_list_that_grows_leaves_images_and_text_beside_it_alone(notebook: Note
     assert again.written_bytes < sum(again.sizes.values()) / 150
 
 
+DATA = {
+    "a frame": "import pandas as pd, numpy as np\nx = pd.DataFrame(np.arange(200_000.0).reshape(-1, 4), columns=list('abcd'))",
+    "columns of many kinds": (
+        "import pandas as pd, numpy as np\n"
+        "x = pd.DataFrame({'when': pd.date_range('2020', periods=50_000, freq='min', tz='UTC'),\n"
+        "  'kind': pd.Categorical(np.arange(50_000) % 7), 'maybe': pd.array(np.arange(50_000), dtype='Int64'),\n"
+        "  'word': [f'word {i}' for i in range(50_000)]})"
+    ),
+    "a series with an index": "import pandas as pd, numpy as np\nx = pd.Series(np.arange(1e5), index=2 * np.arange(1e5))",
+    "a sparse matrix": "import scipy.sparse as sp\nx = sp.random(3000, 3000, 0.02, 'csr', random_state=0)",
+    "a forest": (
+        "import numpy as np\nfrom sklearn.ensemble import RandomForestRegressor\n"
+        "rng = np.random.RandomState(0)\n"
+        "x = RandomForestRegressor(8, random_state=0).fit(rng.rand(3000, 3), rng.rand(3000))"
+    ),
+    "a data set and its parts": (
+        "import torch\nfrom torch.utils.data import DataLoader, TensorDataset, random_split\n"
+        "whole = TensorDataset(torch.rand(40_000, 8), torch.arange(40_000))\n"
+        "x = [whole, *random_split(whole, [0.8, 0.2]), DataLoader(whole, batch_size=8)]"
+    ),
+    "a data set of one's own": (
+        "import torch\nclass Mine(torch.utils.data.Dataset):\n"
+        "    def __init__(self): self.images = torch.rand(500, 3, 16, 16).numpy(); self.names = ['n'] * 500\n"
+        "    def __len__(self): return 500\n"
+        "    def __getitem__(self, i): return self.images[i]\n"
+        "x = Mine()"
+    ),
+}
+
+
+@pytest.mark.parametrize("setup", DATA.values(), ids=DATA.keys())
+def test_data_of_every_kind_is_not_written_again_for_what_changed_beside_it(
+    notebook: Notebook, setup: str
+) -> None:
+    notebook.cell(setup + "\nhistory = ['start']")
+    first = notebook.capture("x, history")
+    notebook.cell("history.append('one more')")
+
+    again = notebook.capture("x, history")
+
+    assert first.written_bytes > 1_000_000
+    assert again.written_bytes < first.written_bytes / 12
+
+
 def test_large_texts_arrive_as_they_were(notebook: Notebook) -> None:
     notebook.cell(
         "text = 'zwölf ' * 100_000\nraw = b'\\x01' + bytes(400_000)\nboth = [text, raw, bytearray(raw)]"
