@@ -215,7 +215,7 @@ def test_a_hostile_cell_ends_as_the_reference_says(hostile_notebook: Notebook, n
     assert shared_memory() <= shared
     after = notebook.run("%%train -n 2\nanswer = train.sum(train.rank + 20.5)", timeout=90)
     assert after.error is None, after.all_text[-2000:]
-    assert notebook.run("print(answer)").stdout.strip() == "42.0"
+    assert notebook.run("__import__('builtins').print(answer)").stdout.strip() == "42.0"
 
 
 def test_no_file_of_a_hostile_cell_stays_but_its_results(hostile_notebook: Notebook) -> None:

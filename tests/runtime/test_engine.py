@@ -15,7 +15,7 @@ from tests.runtime.kit import Cluster, processes_of, text
 
 pytestmark = pytest.mark.cluster
 
-DONE = {"kind": "done", "signal": 0, "code": 0, "text": ""}
+DONE = {"kind": "done", "signal": 0, "code": 0, "text": "", "out_of_memory": None}
 
 
 def run(engine: Cluster, source: str, **more: Any) -> tuple[str, dict[int, dict[str, Any]]]:
