@@ -11,7 +11,8 @@ from jupyter_train.transport.culprit import Culprit, Trial, find_culprit
 #: Spent on finding out why, in one result: ten thousand names that cannot travel must not hold up the end of a run.
 _SECONDS = 2.0
 _NAMED = 5
-_REASON_CHARACTERS = 80
+_REASON_CHARACTERS = 120
+_PATH_CHARACTERS = 60
 
 
 class Absent:
@@ -42,7 +43,10 @@ class Absent:
         if culprit.path == name:
             self.add(name, culprit.reason)
         elif culprit.path.startswith(name):
-            self.add(name, f"its {culprit.path.removeprefix(name)}: {culprit.reason}")
+            part = culprit.path.removeprefix(name)
+            if len(part) > _PATH_CHARACTERS:
+                part = f"{part[: _PATH_CHARACTERS // 2]}…{part[-_PATH_CHARACTERS // 2 :]}"
+            self.add(name, f"its {part}: {culprit.reason}")
         else:
             self.add(name, f"{culprit.path}: {culprit.reason}")
 

@@ -22,6 +22,11 @@ class Others:
     names: Mapping[str, Touch]
     objects: Mapping[int, Touch]  #: by ``id`` of objects of the capture
 
+    def keeps(self, identity: int | None) -> bool:
+        """Whether the object of that ``id`` stays as another run left it."""
+        touch = self.objects.get(identity) if identity is not None else None
+        return touch is not None and touch.wins
+
 
 NOBODY = Others(names={}, objects={})
 

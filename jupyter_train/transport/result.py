@@ -167,7 +167,7 @@ def apply_result(
     restore_random_state(state)
     return Applied(
         names=tuple(names),
-        changed=header.changed,
+        changed=tuple(name for name in header.changed if not others.keeps(capture.bindings.get(name))),
         deleted=header.deleted,
         large=header.large,
         edited=tuple(contents.edited),
@@ -216,11 +216,16 @@ def load_result(
     """
     namespace: Namespace = {"__name__": "__main__", "__builtins__": __builtins__}
     with no_collection():
-        objects, envelope, _ = load_objects(refs, content, namespace)
-    for number in envelope.dropped.tolist():
-        objects[number] = None
+        try:
+            objects, envelope, _ = load_objects(refs, content, namespace)
+        except FileNotFoundError:  # made room for: what is new and refers to nothing captured is still there
+            objects = None
     with ResultFile(path) as file:
         header = file.header
+        if objects is None:
+            return _without_capture(file, namespace, large=large)
+        for number in envelope.dropped.tolist():
+            objects[number] = None
         _check_belongs(header, objects)
         for section in range(len(header.sections) if large else 1):
             if file.has(section):
@@ -230,6 +235,17 @@ def load_result(
         missing = set() if is_whole else set(header.large)
     wanted = dict.fromkeys((*header.names, *header.changed, *header.large))
     return {name: namespace[name] for name in wanted if name in namespace and name not in missing}
+
+
+def _without_capture(file: ResultFile, namespace: Namespace, *, large: bool) -> dict[str, Any]:
+    """The names that can be put together of the result alone."""
+    found: dict[str, Any] = {}
+    for section in range(len(file.header.sections) if large else 1):
+        if file.has(section):
+            for (kind, key), value, why in file.load(section, namespace, None):
+                if kind == "name" and why is None:
+                    found[str(key)] = value
+    return found
 
 
 def _check_belongs(header: Header, objects: Sequence[Any]) -> None:

@@ -202,7 +202,7 @@ class ResultFile:
         return self._data + offset + length <= len(self._mapped)
 
     def load(
-        self, section: int, namespace: Namespace, given: Sequence[Any]
+        self, section: int, namespace: Namespace, given: Sequence[Any] | None
     ) -> Iterator[tuple[Item, Any, str | None]]:
         """Every item of a section, one after the other as it is rebuilt: ``(item, value, None)``, or ``(item, None, why)`` where it cannot be rebuilt."""
         offset, _ = self.header.sections[section]
@@ -228,10 +228,13 @@ class ResultFile:
             # left on a file of the run's folder.
             return there if item[0] == "bytes" else there.copy()
 
+        # Without the captured objects, what refers to one of them cannot be rebuilt.
+        lost = [range(RESERVED, RESERVED + self.header.objects)] if given is None else []
+        given = [None] * self.header.objects if given is None else given
         receiver = Receiver(namespace, Regions(index.layout, region))
         start = begin + index.stream[0]
         stream = self._mapped[start : start + index.stream[1]]
-        return _load_items(index, stream, receiver, given, begins)
+        return _load_items(index, stream, receiver, given, lost, begins)
 
     def close(self) -> None:
         """Let go of the file; what still looks at its bytes keeps them."""
@@ -258,9 +261,9 @@ def _load_items(
     stream: bytes,
     receiver: Receiver,
     given: Sequence[Any],
+    lost: list[range],  # numbers of objects that could not be rebuilt
     begins: Callable[[Item], None],
 ) -> Iterator[tuple[Item, Any, str | None]]:
-    lost: list[range] = []  # numbers of objects that could not be rebuilt
     reader: Reader | None = None
     objects = list(given)
     for at, entry in enumerate(index.entries):

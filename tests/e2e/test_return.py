@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.e2e.kit import Notebook
+from tests.e2e.kit import Notebook, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -51,32 +53,41 @@ def test_a_seed_is_the_runs_own_and_leaves_the_notebooks_random_states_alone(not
     ]
 
 
-@pytest.mark.timeout(120)
-def test_of_two_runs_at_once_the_later_to_end_wins_whichever_is_asked_first(notebook: Notebook) -> None:
-    notebook.run("import time\nhistory = []")
-    for name, pause in (("slow", 1.5), ("quick", 0.0)):
+def two_runs_at_once(notebook: Notebook, go: Path) -> None:
+    """``late`` and then ``early``, which assign and change the same; ``late`` ends after ``early``."""
+    notebook.run("import os, time\nhistory = []")
+    waits = f"while not os.path.exists({str(go)!r}): time.sleep(0.01)"
+    for name, line in (("late", waits), ("early", "pass")):
         started = notebook.run(
-            f"%%train -n 1 --bg --name {name}\ntime.sleep({pause})\nmodel = {name!r}; history.append({name!r})"
+            f"%%train -n 1 --bg --name {name}\n{line}\nmodel = {name!r}; history.append({name!r})"
         )
         assert started.error is None, started.all_text
+    wait_until(lambda: notebook.run_is("early", "SUCCEEDED"), 60)
+    go.touch()
+    wait_until(lambda: notebook.run_is("late", "SUCCEEDED"), 60)
 
-    notebook.run("%train wait slow", timeout=60)
-    reply = notebook.run("%train wait quick", timeout=60)
 
-    assert "model stays as run slow left it, which ended later" in reply.all_text
-    assert notebook.run("print(model, history)").stdout.split() == ["slow", "['slow']"]
+@pytest.mark.timeout(120)
+def test_of_two_runs_at_once_the_later_to_end_wins_also_if_it_is_asked_first(
+    notebook: Notebook, tmp_path: Path
+) -> None:
+    two_runs_at_once(notebook, tmp_path / "go")
+
+    notebook.run("%train wait late", timeout=60)
+    reply = notebook.run("%train wait early", timeout=60)
+
+    assert "model stays as run late left it, which ended later" in reply.all_text
+    assert notebook.run("print(model, history)").stdout.split() == ["late", "['late']"]
     assert (
-        notebook.run("import jupyter_train as jt; print(jt.run('quick').result('model'))").stdout == "quick\n"
+        notebook.run("import jupyter_train as jt; print(jt.run('early').result('model'))").stdout == "early\n"
     )
 
 
 @pytest.mark.timeout(120)
-def test_of_two_runs_at_once_the_later_replaces_what_the_earlier_brought(notebook: Notebook) -> None:
-    notebook.run("import time\nhistory = []")
-    for name, pause in (("late", 1.5), ("early", 0.0)):
-        notebook.run(
-            f"%%train -n 1 --bg --name {name}\ntime.sleep({pause})\nmodel = {name!r}; history.append({name!r})"
-        )
+def test_of_two_runs_at_once_the_later_replaces_what_the_earlier_brought(
+    notebook: Notebook, tmp_path: Path
+) -> None:
+    two_runs_at_once(notebook, tmp_path / "go")
 
     notebook.run("%train wait early", timeout=60)
     assert notebook.run("print(model)").stdout.strip() == "early"

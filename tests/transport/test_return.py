@@ -766,6 +766,19 @@ def test_another_kernel_gets_what_came_back(training: Notebook) -> None:
     assert training["Net"].forward.__globals__ is training.names  # the notebook's class is as it was
 
 
+def test_another_kernel_gets_what_is_new_where_the_captured_data_is_gone(notebook: Notebook) -> None:
+    notebook.cell("base = [1]\ndef helper(x): return x + 1")
+    notebook.train("base.append(2)\nfresh = {'a': [helper(1)]}\nalias = fresh['a']\nholder = [base]")
+    assert notebook.captured is not None
+    for ref in notebook.captured.refs:
+        notebook.content.path(ref.key).unlink()
+
+    found = notebook.elsewhere()
+
+    assert found == {"fresh": {"a": [2]}, "alias": [2]}
+    assert found["alias"] is found["fresh"]["a"]
+
+
 def test_the_runs_values_win_over_what_the_notebook_did_meanwhile(notebook: Notebook) -> None:
     notebook.cell("a, b = 1, 2")
 
