@@ -53,33 +53,34 @@ def test_a_seed_is_the_runs_own_and_leaves_the_notebooks_random_states_alone(not
     ]
 
 
-def two_runs_at_once(notebook: Notebook, go: Path) -> None:
+def two_runs_at_once(notebook: Notebook, go: Path, *, late: str, early: str) -> None:
     """``late`` and then ``early``, which assign and change the same; ``late`` ends after ``early``."""
+    notebook.run("%train cluster start -n 2", timeout=60)
     notebook.run("import os, time\nhistory = []")
     waits = f"while not os.path.exists({str(go)!r}): time.sleep(0.01)"
-    for name, line in (("late", waits), ("early", "pass")):
+    for name, line in ((late, waits), (early, "pass")):
         started = notebook.run(
             f"%%train -n 1 --bg --name {name}\n{line}\nmodel = {name!r}; history.append({name!r})"
         )
         assert started.error is None, started.all_text
-    wait_until(lambda: notebook.run_is("early", "SUCCEEDED"), 60)
+    wait_until(lambda: notebook.run_is(early, "SUCCEEDED"), 60)
     go.touch()
-    wait_until(lambda: notebook.run_is("late", "SUCCEEDED"), 60)
+    wait_until(lambda: notebook.run_is(late, "SUCCEEDED"), 60)
 
 
 @pytest.mark.timeout(120)
 def test_of_two_runs_at_once_the_later_to_end_wins_also_if_it_is_asked_first(
     notebook: Notebook, tmp_path: Path
 ) -> None:
-    two_runs_at_once(notebook, tmp_path / "go")
+    two_runs_at_once(notebook, tmp_path / "go", late="tortoise", early="hare")
 
-    notebook.run("%train wait late", timeout=60)
-    reply = notebook.run("%train wait early", timeout=60)
+    notebook.run("%train wait tortoise", timeout=60)
+    reply = notebook.run("%train wait hare", timeout=60)
 
-    assert "model stays as run late left it, which ended later" in reply.all_text
-    assert notebook.run("print(model, history)").stdout.split() == ["late", "['late']"]
+    assert "model stays as run tortoise left it, which ended later" in reply.all_text
+    assert notebook.run("print(model, history)").stdout.split() == ["tortoise", "['tortoise']"]
     assert (
-        notebook.run("import jupyter_train as jt; print(jt.run('early').result('model'))").stdout == "early\n"
+        notebook.run("import jupyter_train as jt; print(jt.run('hare').result('model'))").stdout == "hare\n"
     )
 
 
@@ -87,14 +88,14 @@ def test_of_two_runs_at_once_the_later_to_end_wins_also_if_it_is_asked_first(
 def test_of_two_runs_at_once_the_later_replaces_what_the_earlier_brought(
     notebook: Notebook, tmp_path: Path
 ) -> None:
-    two_runs_at_once(notebook, tmp_path / "go")
+    two_runs_at_once(notebook, tmp_path / "go", late="second", early="first")
 
-    notebook.run("%train wait early", timeout=60)
-    assert notebook.run("print(model)").stdout.strip() == "early"
-    reply = notebook.run("%train wait late", timeout=60)
+    notebook.run("%train wait first", timeout=60)
+    assert notebook.run("print(model)").stdout.strip() == "first"
+    reply = notebook.run("%train wait second", timeout=60)
 
-    assert "model was set by run early too, which ended earlier" in reply.all_text
-    assert notebook.run("print(model, history)").stdout.split() == ["late", "['late']"]
+    assert "model was set by run first too, which ended earlier" in reply.all_text
+    assert notebook.run("print(model, history)").stdout.split() == ["second", "['second']"]
 
 
 @pytest.mark.timeout(120)
