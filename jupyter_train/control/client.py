@@ -22,6 +22,8 @@ PROTOCOL = 1
 ANSWER_S = 30.0  #: a scheduler that is silent for longer is not there
 CHUNK_BYTES = 4 * 2**20
 AGENTS_S = 60.0
+JOINING_S = 10.0  #: within which a worker that has joined has its agent
+JOINING_PAUSE_S = 0.05
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all, now and then."""
@@ -166,7 +168,15 @@ class ControllerClient:
         if not workers:
             return {}
         msg = {"op": "train_content_missing", "keys": list(keys)}
-        replies = self._rpc("broadcast", ANSWER_S, workers=list(workers), msg=msg, on_error="return_pickle")
+        until = time.monotonic() + JOINING_S
+        while True:
+            replies = self._rpc(
+                "broadcast", ANSWER_S, workers=list(workers), msg=msg, on_error="return_pickle"
+            )
+            # A worker that has just joined gets its agent in a moment.
+            if all(reply is not None for reply in replies.values()) or time.monotonic() > until:
+                break
+            time.sleep(JOINING_PAUSE_S)
         return {
             worker: _agents_reply(worker, "train_content_missing", reply) for worker, reply in replies.items()
         }
@@ -251,7 +261,8 @@ def ensure(client: Client, agent_plugin: WorkerPlugin, *, timeout_s: float = AGE
     _register(client, Controller())
     hello = control.hello()
     _check(hello)
-    if not _all_agents(hello):
+    if not hello["workers"] or not _all_agents(hello):
+        # Also where there are no workers yet: those that come get what is registered.
         _register(client, agent_plugin)
     until = time.monotonic() + timeout_s
     pause_s = 0.005

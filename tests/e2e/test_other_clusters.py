@@ -123,3 +123,27 @@ def test_adaptive_scaling_never_takes_the_workers_of_a_run(notebook: Notebook) -
     )
     assert notebook.run("print(len(theirs.scheduler.workers))").stdout.strip() == "0"
     notebook.run("theirs.close()", timeout=60)
+
+
+@pytest.mark.timeout(180)
+def test_workers_with_files_of_their_own_are_sent_what_they_lack_once(
+    notebook: Notebook, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "their home"
+    theirs.mkdir()
+    with dask_of_the_command_line(tmp_path, theirs, "60s") as address:
+        assert notebook.run(f"%train cluster use {address}", timeout=60).error is None
+        notebook.run(
+            "import numpy as np, jupyter_train as jt\nx = np.arange(3_000_000.0)\n"
+            "jt.cluster().client.wait_for_workers(2, 30)",
+            timeout=60,
+        )
+        sent = []
+        for name in ("first", "second"):
+            reply = notebook.run(f"%%train -n 2 --name {name}\ntotal = float(x.sum())\nx[0] = 1", timeout=60)
+            assert reply.error is None, reply.all_text
+            sent.append(int(notebook.run("print(jt.run().sent_bytes); x[0] = 0").stdout))
+        assert notebook.run("print(total == x.sum())").stdout.strip() == "True"
+        assert 24_000_000 < sent[0] < 24_100_000, "both workers share a folder"
+        assert sent[1] < 10_000
+        assert "0 B of it not yet on cluster" in notebook.run("%train capture x").stdout
