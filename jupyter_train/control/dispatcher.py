@@ -28,8 +28,10 @@ from jupyter_train.control.messages import (
     Queued,
     RankErred,
     ReadSpool,
+    Remark,
     Report,
     SetTimer,
+    StartDeadline,
     StopRanks,
     StopRequested,
     TimeoutReached,
@@ -49,6 +51,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RETRY_S = 1.0  #: workers also become free in ways of which nobody tells the controller
+_RINGS: dict[Timer, Input] = {
+    Timer.START: StartDeadline(),
+    Timer.TIMEOUT: TimeoutReached(),
+    Timer.KILL: KillDeadline(),
+}
+
 SLICE_S = 0.002  #: events are taken in for so long before others get their turn
 IN_MEMORY = 16  #: ended runs whose events stay in memory
 
@@ -72,6 +80,7 @@ class Dispatcher:
         self._acts: dict[type[Command], Callable[[LiveRun, Any], None]] = {
             Announce: self._announce,
             Report: self._report,
+            Remark: self._remark,
             Launch: self._launch,
             StopRanks: self._stop_ranks,
             ReadSpool: self._read_spool,
@@ -253,6 +262,9 @@ class Dispatcher:
     def _report(self, run: LiveRun, told: Report) -> None:
         self._record(run, [(run.error_event(told), None)])
 
+    def _remark(self, run: LiveRun, told: Remark) -> None:
+        self._record(run, [(run.remark_event(told.text), None)])
+
     def _launch(self, run: LiveRun, order: Launch) -> None:
         self._errands.launch(run, order)
 
@@ -267,7 +279,7 @@ class Dispatcher:
         self._errands.read_spool(run, order, beside)
 
     def _set_timer(self, run: LiveRun, order: SetTimer) -> None:
-        given: Input = TimeoutReached() if order.timer is Timer.TIMEOUT else KillDeadline()
+        given = _RINGS[order.timer]
         if (old := run.timers.pop(order.timer, None)) is not None:
             old.cancel()
         run.timers[order.timer] = asyncio.get_running_loop().call_later(order.after_s, self.feed, run, given)

@@ -86,12 +86,12 @@ class Errands:
             )
             if run.machine.is_ending:
                 raise AgentError("RunCancelled", "the run ended before its ranks were launched")
+            spec = run.spec.to_dict()
         except AgentError as error:
             await self._settle(order.places[0].worker, error)
             for place in order.places:
                 self._feed(run, _launch_failed(order, place, error))
             return
-        spec = run.spec.to_dict()
         await asyncio.gather(*(self._launch_one(run, order, p, spec, master) for p in order.places))
 
     async def _launch_one(

@@ -27,9 +27,11 @@ from jupyter_train.control.messages import (
     RankExited,
     RankReady,
     ReadSpool,
+    Remark,
     Report,
     SetTimer,
     SpoolRead,
+    StartDeadline,
     StopRanks,
     StopRequested,
     TimeoutReached,
@@ -37,7 +39,13 @@ from jupyter_train.control.messages import (
     WorkerLost,
 )
 from jupyter_train.control.placement import Place
-from jupyter_train.control.words import closing_sentence, exit_sentence, lost_sentence, timeout_sentence
+from jupyter_train.control.words import (
+    closing_sentence,
+    exit_sentence,
+    late_sentence,
+    lost_sentence,
+    timeout_sentence,
+)
 from jupyter_train.record import RunState, legal_move
 
 # The agents keep the real deadlines: after a stop a cell has 4 s, after a failure elsewhere 0.7 s, and then
@@ -47,6 +55,9 @@ STOP_NET_S = 70.0
 FAIL_NET_S = 8.0
 UNWIND_NET_S = 70.0
 KILL_NET_S = 5.0
+#: A rank that hangs before its cell begins is told by nobody. Cold imports of what was captured can take minutes.
+START_REMARK_S = 30.0
+START_FAIL_S = 600.0
 START_NET_S = 1.0  #: a launch that waits for a cold zygote holds up nobody who has stopped it
 
 
@@ -71,6 +82,7 @@ class RunMachine:
         self.places: tuple[Place, ...] = ()
         self.verdict: Verdict | None = None
         self._queued: tuple[int, str] = (0, "")
+        self._is_late = False  #: it was said that its start takes long
         self._mode: Mode | None = None  #: what the ranks were told last
         self._ready: set[int] = set()
         self._erred: set[int] = set()
@@ -113,6 +125,7 @@ class RunMachine:
         self.places = given.places
         yield self._move(RunState.STARTING, places=given.places)
         yield Launch(attempt=self.attempt, places=given.places)
+        yield SetTimer(timer=Timer.START, after_s=START_REMARK_S)
 
     # While ranks start and run
 
@@ -137,6 +150,22 @@ class RunMachine:
             yield self._move(RunState.RUNNING)
             if self.timeout_s is not None:
                 yield SetTimer(timer=Timer.TIMEOUT, after_s=self.timeout_s)
+
+    def _on_start_deadline(self, given: StartDeadline) -> Iterator[Command]:
+        """Say which ranks have not begun; later give up on them."""
+        late = [self.places[r] for r in self._alive() if r not in self._ready]
+        if self.state is not RunState.STARTING or self.verdict is not None or not late:
+            return
+        if not self._is_late:
+            self._is_late = True
+            yield Remark(
+                text=f"{late_sentence(late, START_REMARK_S)}; the run fails after {START_FAIL_S:g} s"
+            )
+            yield SetTimer(timer=Timer.START, after_s=START_FAIL_S - START_REMARK_S)
+            return
+        message = late_sentence(late, START_FAIL_S)
+        yield Report(rank=late[0].rank, type="RankLost", message=message, cause="lost")
+        yield from self._fail(f"RankLost: {message}")
 
     def _on_rank_erred(self, given: RankErred) -> Iterator[Command]:
         if self._is_mine(given):
@@ -307,5 +336,6 @@ _RULES: dict[type[Input], Callable[..., Iterator[Command]]] = {
     SpoolRead: RunMachine._on_spool_read,
     StopRequested: RunMachine._on_stop_requested,
     TimeoutReached: RunMachine._on_timeout,
+    StartDeadline: RunMachine._on_start_deadline,
     KillDeadline: RunMachine._on_kill_deadline,
 }

@@ -116,6 +116,11 @@ class TimeoutReached:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StartDeadline:
+    """Ranks that were to be started should have begun the cell by now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KillDeadline:
     """Ranks that were told to end should have ended long ago."""
 
@@ -132,6 +137,7 @@ Input = (
     | SpoolRead
     | StopRequested
     | TimeoutReached
+    | StartDeadline
     | KillDeadline
 )
 
@@ -142,6 +148,7 @@ Input = (
 class Timer(StrEnum):
     """A run has at most one of each; setting it again moves it."""
 
+    START = "start"  #: rings StartDeadline
     TIMEOUT = "timeout"  #: rings TimeoutReached
     KILL = "kill"  #: rings KillDeadline
 
@@ -165,6 +172,13 @@ class Report:
     message: str
     cause: str  #: signal, exit, lost, timeout, launch
     text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """Record one sentence for the user."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,4 +231,4 @@ class Abandon:
     workers: tuple[str, ...]
 
 
-Command = Announce | Report | Launch | StopRanks | ReadSpool | SetTimer | Free | Abandon
+Command = Announce | Report | Remark | Launch | StopRanks | ReadSpool | SetTimer | Free | Abandon

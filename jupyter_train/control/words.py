@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 
 from jupyter_train.control.messages import ExitCause
 from jupyter_train.control.placement import Place
@@ -47,6 +48,13 @@ def lost_sentence(place: Place) -> str:
         f"rank {place.rank} is lost, because worker {place.name} on {place.host} ({place.worker}) left the cluster: "
         "it was killed or closed, or its machine went away"
     )
+
+
+def late_sentence(places: Sequence[Place], after_s: float) -> str:
+    """Ranks that were launched, or were to be, and have not begun the cell."""
+    ranks = ", ".join(f"rank {p.rank} on worker {p.name} ({p.host})" for p in places)
+    have = "has" if len(places) == 1 else "have"
+    return f"{ranks} {have} not begun the cell {after_s:g} s after the start"
 
 
 def closing_sentence(place: Place) -> str:

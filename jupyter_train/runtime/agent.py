@@ -16,8 +16,10 @@ import sys
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from distributed import WorkerPlugin
+from distributed.core import Status
 
 from jupyter_train import home
 from jupyter_train.record import EventKind
@@ -42,7 +44,12 @@ RENDEZVOUS_KEPT_S = 120.0  #: a socket that no launch has taken is closed after 
 SPOOL_KEPT_S = 10.0  #: after the rank's end: by then the scheduler has its events
 ARTIFACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
+REPLACED_WITHIN_S = 1.0
+
 Attempt = tuple[str, int]  #: run id, attempt
+
+#: Offices whose plugin was removed from a running worker, until another takes them over or their time is up.
+_LEFT: WeakKeyDictionary[Any, tuple[asyncio.TimerHandle, Office]] = WeakKeyDictionary()
 
 
 class Agent(WorkerPlugin):  # type: ignore[misc]
@@ -58,7 +65,15 @@ class Agent(WorkerPlugin):  # type: ignore[misc]
         return {"_office": None}
 
     def setup(self, worker: Any) -> None:
-        """Called by the worker in its event loop: start the zygote, answer the controller."""
+        """Called by the worker in its event loop: start the zygote, answer the controller.
+
+        A worker that joins just while the plugin is registered gets it twice: Dask then takes the first
+        one away, which may have ranks already. The second goes on with what the first had.
+        """
+        if (left := _LEFT.pop(worker, None)) is not None:
+            closing, self._office = left
+            closing.cancel()
+            return
         self._office = Office(worker)
         worker.handlers.update(self._office.handlers)
         worker.stream_handlers["train-ack"] = self._office.acknowledged
@@ -67,12 +82,24 @@ class Agent(WorkerPlugin):  # type: ignore[misc]
     async def teardown(self, worker: Any) -> None:
         """Called by the worker at its end: every rank and the zygote go with it."""
         office, self._office = self._office, None
-        if office is not None:
-            for name in office.handlers:
-                worker.handlers.pop(name, None)
-            # One may be on its way, and Dask drops the connection over a message that nobody handles.
-            worker.stream_handlers["train-ack"] = _nothing
-            await office.close()
+        if office is None:
+            return
+        if worker.status in (Status.init, Status.running, Status.paused):
+            closing = asyncio.get_running_loop().call_later(
+                REPLACED_WITHIN_S, lambda: office._spawn(_retire(worker, office))
+            )
+            _LEFT[worker] = (closing, office)
+        else:
+            await _retire(worker, office)
+
+
+async def _retire(worker: Any, office: Office) -> None:
+    _LEFT.pop(worker, None)
+    for name in office.handlers:
+        worker.handlers.pop(name, None)
+    # One may be on its way, and Dask drops the connection over a message that nobody handles.
+    worker.stream_handlers["train-ack"] = _nothing
+    await office.close()
 
 
 class Office:
@@ -148,8 +175,14 @@ class Office:
         """Fork ranks, all or none; gives their process ids. Asked twice for the same, it answers the same."""
         if known := {link.job.rank: link.pid for link in self._of((run_id, attempt)) if link.pid}:
             return {"pids": known}
-        self._relays[run_id, attempt] = Relay(self._worker.batched_send, run_id=run_id, attempt=attempt)
         listening = self._rendezvous.pop((run_id, attempt), None)
+        if listening is None and master_port and any(rank == 0 for rank, _ in ranks):
+            # Its ranks would try for two minutes to reach a port that nobody listens on.
+            message = (
+                f"the agent on {self._worker.address} was started anew and no longer holds the run's port"
+            )
+            return {"error": {"type": "RunFailed", "message": message}}
+        self._relays[run_id, attempt] = Relay(self._worker.batched_send, run_id=run_id, attempt=attempt)
         cores = _cores()
         links = []
         for place, (rank, local_rank) in enumerate(ranks):

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from jupyter_train.control.machine import (
     FAIL_NET_S,
     KILL_NET_S,
+    START_FAIL_S,
     START_NET_S,
+    START_REMARK_S,
     STOP_NET_S,
     UNWIND_NET_S,
     RunMachine,
@@ -30,9 +32,11 @@ from jupyter_train.control.messages import (
     RankExited,
     RankReady,
     ReadSpool,
+    Remark,
     Report,
     SetTimer,
     SpoolRead,
+    StartDeadline,
     StopRanks,
     StopRequested,
     TimeoutReached,
@@ -125,6 +129,7 @@ def test_placement_launches_all_ranks_in_one_attempt() -> None:
     assert life(Placed(places=places(2))) == [
         Announce(state=RunState.STARTING, places=places(2)),
         Launch(attempt=1, places=places(2)),
+        SetTimer(timer=Timer.START, after_s=START_REMARK_S),
     ]
 
 
@@ -464,6 +469,7 @@ inputs: st.SearchStrategy[Input] = st.one_of(
     st.builds(SpoolRead, worker=workers),
     st.builds(StopRequested, force=st.booleans()),
     st.just(TimeoutReached()),
+    st.just(StartDeadline()),
     st.just(KillDeadline()),
 )
 starts = st.sampled_from([Life.pending, Life.starting, Life.running])
@@ -520,3 +526,41 @@ def test_once_all_ranks_are_gone_the_run_is_over(order: list[int], ends: list[Ex
         life.exits(rank, cause)
     assert life.machine.is_over
     assert (life.machine.state is RunState.SUCCEEDED) == all(c.kind == "done" for c in ends)
+
+
+# Ranks that never begin
+
+
+def test_a_run_whose_ranks_do_not_begin_says_so_and_then_fails() -> None:
+    life = Life().starting()
+    assert life.commands[-1] == SetTimer(timer=Timer.START, after_s=START_REMARK_S)
+    life(Launched(attempt=1, worker="w0"), RankReady(attempt=1, rank=0), Launched(attempt=1, worker="w1"))
+    remark, again = life(StartDeadline())
+    assert isinstance(remark, Remark)
+    assert remark.text.startswith("rank 1 on worker 1 (h) has not begun the cell 30 s after the start")
+    assert again == SetTimer(timer=Timer.START, after_s=START_FAIL_S - START_REMARK_S)
+    report, *rest = life(StartDeadline())
+    assert isinstance(report, Report)
+    assert (report.rank, report.type) == (1, "RankLost")
+    assert stops(rest) == [("fail", ("w0", "w1"))]
+    life(KillDeadline(), KillDeadline())
+    assert life.machine.is_over
+
+
+def test_a_run_that_has_begun_does_not_mind_the_deadline_of_its_start() -> None:
+    assert Life().running()(StartDeadline()) == []
+    life = Life().starting()
+    life(StopRequested())
+    assert life(StartDeadline()) == []
+
+
+@given(starts, st.lists(inputs, max_size=30))
+def test_while_a_run_starts_a_timer_runs(start: object, given_inputs: list[Input]) -> None:
+    life = Life(3)
+    start(life)  # type: ignore[operator]
+    life(*given_inputs)
+    for _ in range(2):
+        life(StartDeadline())
+    for _ in range(5):
+        life(KillDeadline())
+    assert life.machine.state is not RunState.STARTING

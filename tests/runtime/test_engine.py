@@ -355,3 +355,40 @@ def test_of_two_errors_the_one_that_only_followed_is_marked(engine: Cluster) -> 
     followed = [e.payload for e in engine.events(run_id) if e.kind is EventKind.ERROR and e.rank == 0]
     assert all(payload["secondary"] for payload in followed)
     assert len(followed) == 1
+
+
+def test_an_agent_that_is_registered_twice_keeps_its_ranks(engine: Cluster) -> None:
+    """As on a worker that joins while another kernel registers it."""
+    run_id = engine.launch("import time\nwhile not train.should_stop: time.sleep(0.01)\nprint('done')")
+    engine.wait_running(run_id)
+
+    async def register_again(dask_worker: Any) -> str:
+        import asyncio
+
+        from jupyter_train.runtime.agent import NAME, Agent
+
+        for _ in range(2):
+            await dask_worker.plugin_add(plugin=Agent(), name=NAME)
+        await asyncio.sleep(1.5)
+        return str(dask_worker.plugins[NAME]._office is not None)
+
+    assert set(engine.client.run(register_again).values()) == {"True"}
+    engine.stop(run_id, "stop")
+    assert {cause["kind"] for cause in engine.wait_exits(run_id).values()} == {"done"}
+
+
+def test_rank_0_without_its_meeting_point_is_refused_at_once(engine: Cluster) -> None:
+    reply = engine.call(
+        engine.workers[0],
+        "train_launch",
+        run_id="20260101-000000-aaaaaa",
+        attempt=1,
+        spec=engine.spec("1"),
+        ranks=[[0, 0]],
+        world_size=1,
+        local_world_size=1,
+        master_host="127.0.0.1",
+        master_port=1,
+    )
+    assert reply["error"]["type"] == "RunFailed"
+    assert "no longer holds" in reply["error"]["message"]
