@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import re
 import sys
 from collections.abc import Iterator
@@ -120,3 +121,5 @@ def shell(
     assert made.error is None
     yield made
     InteractiveShell.clear_instance()
+    # Otherwise every shell lives until the interpreter ends, and then asks for a collection of all garbage.
+    atexit.unregister(ip.atexit_operations)
