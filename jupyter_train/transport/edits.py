@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ def apply_edits(own: Any, edits: Iterable[Edit]) -> None:
     """Change ``own`` in place.
 
     Raises:
-        CannotEdit: an array changed its shape, or is read-only.
+        CannotEdit: an array changed its shape or is read-only, an iterator's container changed meanwhile.
     """
     for verb, *arguments in edits:
         _VERBS[verb](own, *arguments)
@@ -88,6 +88,14 @@ def _state(own: Any, state: Any) -> None:
 
 def _set_state(own: Any, state: Any) -> None:
     own.__setstate__(state)
+
+
+def _exhausted(own: Iterator[Any]) -> None:
+    try:
+        for _ in own:
+            pass
+    except RuntimeError:  # what it walks along has another size by now
+        raise CannotEdit(f"a {type(own).__name__} came to its end over what has another size here") from None
 
 
 def _setattr(own: Any, given: list[tuple[str, Any]]) -> None:
@@ -190,4 +198,5 @@ _VERBS: dict[str, Callable[..., None]] = {
     "class": _class,
     "setattr": _setattr,
     "setstate": _set_state,
+    "exhausted": _exhausted,
 }

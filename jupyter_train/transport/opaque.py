@@ -2,7 +2,7 @@
 
 Iterators, counters, contexts of arithmetic, bit generators. How each is
 described for pickling tells whether it moved on; those with ``__setstate__``
-are moved on in the notebook too, and the others have to be replaced.
+are moved on in the notebook too, those at their end are run to it, and the others have to be replaced.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ _OTHERS = frozenset(
 #: The edit of what cannot be changed in place: whoever refers to it needs the rank's.
 REPLACED: Edit = ("replaced",)
 
+#: The edit of a plain iterator that came to its end: its description has let go of what it walked along.
+EXHAUSTED: Edit = ("exhausted",)
+
 _LIMIT = 100_000  #: items of one description that are looked at
 
 
@@ -55,6 +58,8 @@ class Opaque:
         state = now[2] if len(now) > 2 else None
         if state is not None and hasattr(value, "__setstate__") and _alike(now[:2], picture[:2]):
             return [("setstate", state)]
+        if _is_at_its_end(value, now):
+            return [EXHAUSTED]
         if type(value).__module__ == "decimal":
             return [("setattr", [(name, getattr(value, name)) for name in _CONTEXT])]
         return [REPLACED]
@@ -64,6 +69,14 @@ class Opaque:
 
 
 _CONTEXT = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+
+
+def _is_at_its_end(value: Any, now: tuple[Any, ...]) -> bool:
+    """Whether a container's or a text's own iterator, which runs no code of the user, has nothing left."""
+    own = type(value).__module__ == "builtins" and type(value).__qualname__.endswith("iterator")
+    return (
+        own and len(now) == 2 and now[0] is iter and type(now[1]) is tuple and now[1] in (([],), ((),), ("",))
+    )
 
 
 def _described(value: Any) -> Any:

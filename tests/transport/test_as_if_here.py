@@ -111,6 +111,8 @@ MOVING_ON = [
          "x", "next(one), next(text), next(numbers), next(back)", same="one text numbers back"),
     cell("iterators over iterators", "pairs, places, mapped = zip([1, 2], 'ab'), enumerate('ab'), map(abs, [-1, -2])",
          "x = next(pairs), next(places), next(mapped)", "x", "next(pairs), next(places), next(mapped)", same="pairs"),
+    cell("iterators at their end", "a, b, c, d, e = iter([1]), iter('ab'), reversed([1]), iter({1: 2}), iter({3}); pairs = zip([1], (2,))",
+         "x = [*a, *b, *c, *d, *e, *pairs]", "x", "[*a, *b, *c, *d, *e, *pairs]", same="a b c d e pairs"),
     cell("a context of decimal", "import decimal\nc = decimal.Context(prec=5)", "c.prec = 7", "c.prec", same="c"),
     cell("bit generators and seed sequences",
          "import numpy as np\nb = np.random.PCG64(3); s = np.random.SeedSequence(5); r = np.random.default_rng(1)",
