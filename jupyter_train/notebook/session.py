@@ -44,6 +44,11 @@ class Session:
         return self.shell is not None and getattr(self.shell, "kernel", None) is not None
 
     @property
+    def is_ending(self) -> bool:
+        """The kernel was told to restart or to shut down: it does once its cell has ended."""
+        return self.has_front_end and bool(getattr(self.shell, "exit_now", False))
+
+    @property
     def notebook(self) -> str:
         """Path of the notebook, empty where nothing tells it."""
         given = self.namespace.get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME") or ""

@@ -2,7 +2,9 @@
 
 The first interrupt asks the run to stop and goes on waiting, since the names
 it had bound are to come back; the second has its processes killed; a third
-lets go of a cluster that does not answer.
+lets go of a cluster that does not answer. Whoever restarts or shuts down a
+kernel sends it an interrupt as well, a moment before the request: such a run
+goes on without its kernel.
 
 While a run goes on, interrupts are counted instead of raised: an exception
 between any two lines could leave a run that nobody waits for. What talks to
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -20,6 +23,8 @@ from typing import Any
 # How soon an interrupt is noticed: a handler runs at once but does not end the wait of a lock.
 _PERIOD_S = 0.1
 UNTIL_LETTING_GO = 3
+# What follows an interrupt that is part of a restart arrives within milliseconds, later on a busy machine.
+RESTART_S = 0.25
 
 
 class Interrupts:
@@ -45,10 +50,27 @@ class Interrupts:
         self.count += 1
 
 
-def wait_for(done: threading.Event, interrupts: Interrupts, told: Callable[[int], None]) -> bool:
-    """Waits for ``done``; ``told(n)`` is called for the nth interrupt. False: a third one ended the wait."""
+def wait_for(
+    done: threading.Event,
+    interrupts: Interrupts,
+    told: Callable[[int], None],
+    *,
+    kernel_ends: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.monotonic,
+) -> bool:
+    """Waits for ``done``; ``told(n)`` is called for the nth interrupt.
+
+    False: a third one ended the wait, or the kernel is being shut down.
+    """
     heard = 0
+    first = 0.0  #: when the first interrupt was seen
     while not done.wait(_PERIOD_S):
+        if kernel_ends():
+            return False
+        if heard == 0 and interrupts.count == 1:
+            first = first or clock()
+            if clock() - first < RESTART_S:
+                continue
         while heard < interrupts.count:
             heard += 1
             if heard >= UNTIL_LETTING_GO:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,10 @@ def test_grandchildren_end_with_their_rank(notebook: Notebook) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_a_run_outlives_its_kernel_and_a_new_kernel_gets_its_names(shared_home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kernel_ends", [Notebook.kill9, lambda kernel: kernel.manager.shutdown_kernel()])
+def test_a_run_outlives_its_kernel_and_a_new_kernel_gets_its_names(
+    shared_home: Path, tmp_path: Path, kernel_ends: Callable[[Notebook], None]
+) -> None:
     cell = """%%train -n 2 --name orphan
 import time
 for step in range(60):
@@ -139,7 +143,7 @@ outcome = "finished"
     with new_notebook(shared_home, tmp_path) as first:
         first.start(cell)
         wait_until(lambda: first.run_is("orphan", "RUNNING"), 30)
-        first.kill9()
+        kernel_ends(first)
     with new_notebook(shared_home, tmp_path) as second:
         assert "orphan" in second.run("%train runs").all_text
         second.run("import jupyter_train as jt\nrun = jt.run('last'); run.wait()", timeout=60)
