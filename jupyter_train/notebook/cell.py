@@ -9,7 +9,7 @@ import inspect
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from jupyter_train.notebook.api import own_run
 from jupyter_train.notebook.bundle import as_bundle, plain
@@ -70,16 +70,26 @@ def conduct(work: Work, options: TrainOptions, session: Session) -> Run:
             abandon(prepared)
             raise quiet(error, ["KeyboardInterrupt: the run had not started yet and was ended"]) from None
         run = own_run(prepared, session, cell_label(session))
-        remarks = list(prepared.remarks)
-        if options.bg:
-            remarks.append(_in_the_background(run, work))
-        live = show(run, screen, remarks=remarks, output=RankOutput(_ref(run), stage=new_stage(session)))
+        live = show(
+            run,
+            screen,
+            remarks=prepared.remarks,
+            meanwhile=_in_the_background(run, work) if options.bg else "",
+            output=RankOutput(_ref(run), stage=new_stage(session)),
+        )
         if options.bg:
             _hand_over(run, live, interrupts)
             return run
-        ended = wait_for(run.follow().done, interrupts, lambda count: _interrupt(run, live, force=count > 1))
+        ended = wait_for(
+            run.follow().done,
+            interrupts,
+            lambda count: _interrupt(run, live, force=count > 1),
+            kernel_ends=lambda: session.is_ending,
+        )
     if not ended:
         run.follow().stop()
+        if session.is_ending:
+            _leave(run, live)
     brought = run.bring_in(waited=True) if ended else Brought()
     live.conclude(brought.remarks)
     failure = run.outcome(brought, interrupts=interrupts.count)
@@ -114,10 +124,15 @@ def _told_while_a_cluster_starts(screen: Screen) -> Iterator[None]:
 
 
 def show(
-    run: Run, screen: Screen, *, remarks: Iterable[str] = (), output: RankOutput | None = None
+    run: Run,
+    screen: Screen,
+    *,
+    remarks: Iterable[str] = (),
+    meanwhile: str = "",
+    output: RankOutput | None = None,
 ) -> LiveView:
     """The live view of ``run`` on ``screen``, kept up to date by a thread."""
-    live = LiveView(screen, run.name, output=output, remarks=remarks)
+    live = LiveView(screen, run.name, output=output, remarks=remarks, meanwhile=meanwhile)
     live.show(run.known)
     run.follow(live)
     run.shown_by.append(live)
@@ -160,6 +175,15 @@ def _interrupt(run: Run, live: LiveView, *, force: bool) -> None:
         lambda: run.interrupt(force=force),
         failed=lambda error: live.note(f"could not be stopped: {plain(str(error), 200)}"),
     )
+
+
+def _leave(run: Run, live: LiveView) -> NoReturn:
+    """The kernel goes, the run stays: what is left in the notebook says so."""
+    goes_on = (
+        f"goes on without this kernel: %train attach {_ref(run)} shows it, %train stop {_ref(run)} ends it"
+    )
+    live.conclude([goes_on])
+    raise quiet(KeyboardInterrupt(), [f"KeyboardInterrupt: run {plain(run.name, 80)} {goes_on}"])
 
 
 def _hand_over(run: Run, live: LiveView, interrupts: Interrupts) -> None:

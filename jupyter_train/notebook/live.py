@@ -35,6 +35,7 @@ class LiveView:
         *,
         output: RankOutput | None = None,
         remarks: Iterable[str] = (),
+        meanwhile: str = "",
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         cpu: Callable[[], float] = time.thread_time,
@@ -45,6 +46,7 @@ class LiveView:
         if output is not None:
             output.after_clear = self._show_again
         self._remarks = list(remarks)
+        self._meanwhile = meanwhile  #: a remark that holds until somebody has waited for the run
         self._note = ""
         self._clock = clock
         self._wall = wall
@@ -106,6 +108,7 @@ class LiveView:
             if self._view is None or not (remarks or self._note or again):
                 return
             self._note = ""
+            self._meanwhile = ""
             self._remarks += remarks
             self._publish(final=True)
 
@@ -174,7 +177,7 @@ class LiveView:
             name=self._name,
             now=self._wall(),
             picture=self._picture,
-            remarks=self._remarks,
+            remarks=[*self._remarks, self._meanwhile] if self._meanwhile else self._remarks,
             connected=self._connected,
             note=self._note,
         )

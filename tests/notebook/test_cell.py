@@ -317,6 +317,21 @@ def test_an_interrupt_stops_the_run_brings_names_in_and_ends_the_cell(
     assert shell.traceback[0].startswith("KeyboardInterrupt: run digits was stopped")
 
 
+def test_a_kernel_that_is_restarted_leaves_its_run_going_on(shell: Shell, control: FakeControl) -> None:
+    def script(run: FakeRun) -> None:
+        run.begin()
+        assert run.watched.wait(10)
+        interrupt()  # as Jupyter's servers do before they ask a kernel to end
+        shell.ip.exit_now = True
+
+    control.script, control.on_thread = script, True
+    shell.run("%%train --name digits\npass\n")
+    assert isinstance(shell.error, KeyboardInterrupt)
+    assert control.only.stops == []
+    assert "digits goes on without this kernel: %train attach digits" in shell.traceback[0]
+    assert "goes on without this kernel" in shell.shown[-1]["text/plain"]
+
+
 def test_a_second_interrupt_kills(shell: Shell, control: FakeControl) -> None:
     def script(run: FakeRun) -> None:
         run.begin()
@@ -372,11 +387,13 @@ def test_bg_returns_at_once_and_wait_brings_the_names_in(shell: Shell, control: 
     shell.run("%%train --bg --name digits\npass\n")
     assert shell.error is None
     assert "answer" not in shell.ip.user_ns
+    assert "%train wait digits brings its names in" in shell.shown[-1]["text/plain"]
     go_on.set()
     shell.run("%train wait digits")
     assert shell.error is None
     assert shell.ip.user_ns["answer"] == 3
     assert "SUCCEEDED" in shell.shown[-1]["text/plain"]
+    assert "%train wait" not in shell.shown[-1]["text/plain"], "they are in"
     assert len(shell.ip.display_pub.ids) == 1
 
 
