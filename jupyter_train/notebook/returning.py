@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_train import home
 from jupyter_train.errors import RunError
 from jupyter_train.notebook.bundle import plain
+from jupyter_train.notebook.words import reference
 from jupyter_train.record import RunView
 from jupyter_train.transport.call import RETURN_VALUE, is_label
 from jupyter_train.transport.overlap import Others, Touch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from jupyter_train.control.client import ControllerClient
     from jupyter_train.transport.capture import Capture
 
+_THIS_RUN = re.compile(r"\brun\.result\(")
 _RESULT_FILE = re.compile(r"result-\d+\.bin")
 
 
@@ -144,7 +146,7 @@ class Returning:
             self._capture = None
         brought = Brought(
             names=tuple(dict.fromkeys((*applied.names, *applied.changed))),
-            remarks=tuple(applied.remarks),
+            remarks=tuple(_as_here(remark, reference(run, self._run_id)) for remark in applied.remarks),
             error=applied.error,
             returned=applied.returned,
         )
@@ -197,3 +199,9 @@ class Returning:
         return Arrival(
             run=plain(run, 80), ended=ended, names=values, changed=changed, objects=frozenset(objects)
         )
+
+
+def _as_here(remark: str, ref: str) -> str:
+    """``remark`` with the run named as a user names it: not every notebook has it as ``run``."""
+    quoted = ref if ref.startswith('"') else f'"{ref}"'
+    return _THIS_RUN.sub(lambda _: f"jt.run({quoted}).result(", remark)

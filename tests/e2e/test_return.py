@@ -78,6 +78,7 @@ def test_of_two_runs_at_once_the_later_to_end_wins_also_if_it_is_asked_first(
     reply = notebook.run("%train wait hare", timeout=60)
 
     assert "model stays as run tortoise left it, which ended later" in reply.all_text
+    assert 'jt.run("hare").result("model") has this run\'s' in reply.all_text
     assert notebook.run("print(model, history)").stdout.split() == ["tortoise", "['tortoise']"]
     assert (
         notebook.run("import jupyter_train as jt; print(jt.run('hare').result('model'))").stdout == "hare\n"
