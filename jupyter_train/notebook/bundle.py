@@ -10,7 +10,7 @@ import base64
 import html
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from jupyter_train.record.view import Progress
 _REMARKS_SHOWN = 6
 _METRICS_SHOWN = 8
 _BARS_SHOWN = 4
+_STEPS_OF_SPEED = 50  #: at least, where there are so many
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))"
 )  #: colours, links, cursor moves
@@ -54,11 +55,13 @@ def plain(text: str, most: int = 400) -> str:
 
 
 def number(value: float) -> str:
-    """A value as people read it: four digits, NaN and infinity named."""
+    """A value as people read it: four digits, up to a million in full, NaN and infinity named."""
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
+    if 1e4 <= abs(value) < 1e6:
+        return f"{value:,.0f}"
     return f"{value:.4g}"
 
 
@@ -114,11 +117,13 @@ def rows(view: RunView) -> list[tuple[str, str]]:
         found.append(("more metrics", f"{len(own) - _METRICS_SHOWN}"))
     speed = []
     if "step_time_s" in view.curves:
-        step_time = _typical(view.curves["step_time_s"])
-        if step_time > 0:
-            speed.append(f"{number(1 / step_time)} steps/s")
+        per_step = _recent_mean(view.curves["step_time_s"], lambda took: took)
+        if per_step > 0:
+            speed.append(f"{number(1 / per_step)} steps/s")
     if "samples_per_s" in view.curves:
-        speed.append(f"{number(_typical(view.curves['samples_per_s']))} samples/s")
+        per_sample = _recent_mean(view.curves["samples_per_s"], lambda rate: 1 / rate if rate else math.nan)
+        if per_sample > 0:
+            speed.append(f"{number(1 / per_sample)} samples/s")
     if speed:
         found.append(("speed", ", ".join(speed)))
     newest = [readings[-1] for readings in view.usage.values() if readings]
@@ -135,11 +140,15 @@ def _newest(of_ranks: Mapping[int, Curve]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _typical(of_ranks: Mapping[int, Curve]) -> float:
-    """Median of the newest chunk of the lowest rank: steady where the newest value jumps."""
-    curve = of_ranks[min(of_ranks)]
-    values = sorted(v for v in (curve.chunks[-1][1].tolist() if curve.chunks else []) if math.isfinite(v))
-    return float(values[len(values) // 2]) if values else math.nan
+def _recent_mean(of_ranks: Mapping[int, Curve], as_time: Callable[[float], float]) -> float:
+    """Mean seconds of the lowest rank's newest steps: steady where the newest value jumps."""
+    recent: list[float] = []
+    for _, values in reversed(of_ranks[min(of_ranks)].chunks):
+        recent += map(as_time, reversed(values.tolist()))
+        if len(recent) >= _STEPS_OF_SPEED:
+            break
+    finite = [value for value in recent if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 def _bars(view: RunView) -> list[tuple[str, Progress]]:

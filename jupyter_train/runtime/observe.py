@@ -76,6 +76,7 @@ class Observer:
         self._stepped = False
         self._manual = False
         self._in_step: list[int] = []  #: optimizers whose step is under way, by id
+        self._fetches = 0  #: of loaders, since the last step
         self._fetch_began = 0.0
         self._step_began = 0.0
         self._last_step = 0.0
@@ -171,7 +172,7 @@ class Observer:
 
     def _loss(self, site: Site, tensors: Any, value: Any) -> None:
         if not self._pending:
-            self._step_began = self._fetch_began or self._last_step
+            self._step_began = self._began()
         self._backwards += 1
         if not self._in_step:
             self._samples += self._batch
@@ -193,6 +194,11 @@ class Observer:
         if self._backwards >= MANUAL_AFTER and not self._stepped:
             self._manual = True
             self._spread_pending()
+
+    def _began(self) -> float:
+        """When the step under way began: at the end of the last one, unless there was a validation or a new pass between."""
+        follows = self._stepped and self._fetches <= 1
+        return self._last_step if follows or not self._fetches else self._fetch_began
 
     def _spread_pending(self) -> None:
         """Each pending loss a step of its own: there is no optimizer to count."""
@@ -226,6 +232,7 @@ class Observer:
 
     def fetching(self) -> None:
         """A loader is asked for its next batch."""
+        self._fetches += 1
         self._fetch_began = time.monotonic()
 
     def fetched(self, samples: int) -> None:
@@ -261,7 +268,7 @@ class Observer:
         self._pending = {}
         self._samples = 0
         self._last_step = now
-        self._fetch_began = 0.0
+        self._fetches = 0
         if not self._polled and self._must_stop():
             raise StopRun
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jupyter_train.notebook import chart
-from jupyter_train.notebook.bundle import Picture, make_bundle
+from jupyter_train.notebook.bundle import Picture, make_bundle, number
 from jupyter_train.notebook.live import FIRST_PICTURE_S, LiveView
 from jupyter_train.notebook.output import RankOutput
 from jupyter_train.notebook.pace import Pace
@@ -230,6 +230,25 @@ class TestBundle:
         text = make_bundle(view, name="digits", now=run.now)["text/plain"]
         for part in ("10 steps/s, 320 samples/s", "1.7 cores, 2.0 GB", "5/10", "loss 0.5"):
             assert part in text
+
+    def test_the_speed_is_that_of_the_newest_steps_together(self, run: FakeRun) -> None:
+        run.begin()
+        run.metrics(0, step_time_s=[1.0, 3.0], samples_per_s=[32e5, 32e5 / 3])
+        view, _ = seen(run)
+        assert "0.5 steps/s, 1.6e+06 samples/s" in make_bundle(view, name="x", now=run.now)["text/plain"]
+
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [
+            (0.00123456, "0.001235"),
+            (9999.4, "9999"),
+            (22789.6, "22,790"),
+            (-54321, "-54,321"),
+            (2e6, "2e+06"),
+        ],
+    )
+    def test_numbers_are_short_and_read_as_numbers(self, value: float, text: str) -> None:
+        assert number(value) == text
 
 
 class TestPace:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import linecache
 import textwrap
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from jupyter_train.runtime import observe
 from jupyter_train.runtime.observe import MANUAL_AFTER, Observer
 from jupyter_train.runtime.stopping import StopFlag, StopRun
 
@@ -36,10 +38,10 @@ class Watched:
         self.recorder, self.stop = Recorder(), StopFlag()
         self.observer = Observer(self.recorder, self.stop, "<cell>")
 
-    def run(self, cell: str) -> dict[str, Any]:
+    def run(self, cell: str, **given: Any) -> dict[str, Any]:
         source = SETUP + textwrap.dedent(cell)
         linecache.cache["<cell>"] = (len(source), None, source.splitlines(keepends=True), "<cell>")
-        names: dict[str, Any] = {"stop": self.stop, "observer": self.observer}
+        names: dict[str, Any] = {"stop": self.stop, "observer": self.observer, **given}
         self.observer.attach()
         try:
             exec(compile(source, "<cell>", "exec"), names)
@@ -113,6 +115,27 @@ def test_samples_per_second_come_from_the_loader(watched: Watched) -> None:
     times = dict(watched.curve("step_time_s"))
     for step, rate in watched.curve("samples_per_s"):
         assert rate == pytest.approx(5 / times[step])
+
+
+def test_a_step_takes_as_long_as_the_loop_does_without_what_is_between_two_passes(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(observe, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    names = {"spend": lambda seconds: now.__setitem__(0, now[0] + seconds)}
+    watched.run(
+        """
+        loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(3, 2)))
+        for epoch in range(2):
+            for (x,) in loader:
+                spend(1); opt.zero_grad(); loss = (x * w).mean(); loss.backward(); opt.step()
+                spend(2)
+            spend(100)
+            for (x,) in loader: spend(10)
+        """,
+        **names,
+    )
+    assert [took for _, took in watched.curve("step_time_s")] == [1, 3, 3, 1, 3, 3]
 
 
 def test_a_stop_ends_the_loop_after_an_optimizer_step(watched: Watched) -> None:
