@@ -45,6 +45,8 @@ class Meter:
             except psutil.Error:
                 continue  # a child that ended meanwhile
             seconds[process] = times.user + times.system
+        if not memory:
+            return None  # it has ended, and its parent has not asked how
         now = self._clock()
         used = sum(each - self._seconds.get(process, 0.0) for process, each in seconds.items())
         elapsed = max(now - self._at, 1e-3)

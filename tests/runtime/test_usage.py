@@ -34,6 +34,15 @@ def test_a_rank_that_is_gone_has_no_reading() -> None:
     assert meter.read() is None
 
 
+def test_a_rank_that_has_ended_unread_has_no_reading() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    meter = Meter(process.pid)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert meter.read() is None, "0 MB is no reading"
+    process.wait()
+
+
 def test_the_sampler_lives_as_long_as_there_are_ranks() -> None:
     told = threading.Event()
     seen: list[Mapping[int, Reading]] = []
