@@ -91,7 +91,7 @@ class RunTable(Sequence["RunSummary"]):
         )
         begin = run.running_since or run.started
         took = "" if begin is None else duration(max(0.0, (run.ended or self._now) - begin))
-        metrics = [f"{plain(name, 30)} {number(last.value)}" for name, last in run.metrics.items()]
+        metrics = [f"{plain(name, 30)} {number(last.value)}" for name, last in run.by_interest]
         return (
             run.run_id,
             plain(run.name, 40),

@@ -44,14 +44,23 @@ class RunSummary:
     spec: Mapping[str, Any] = field(default_factory=dict)  #: as submitted, without the environment
 
     @property
+    def by_interest(self) -> list[tuple[str, LastValue]]:
+        """The metrics, what the cell is about before what every run has."""
+        return sorted(self.metrics.items(), key=lambda item: _of_every_run(item[0]))
+
+    @property
     def loss(self) -> tuple[str, LastValue] | None:
         """The metric to show where there is room for one, with its name: the loss, as far as names tell."""
         if "loss" in self.metrics:
             return "loss", self.metrics["loss"]
-        own = [n for n in self.metrics if n.partition("/")[0] not in _RECORDED_BY_THEMSELVES]
+        own = [name for name in self.metrics if not _of_every_run(name)]
         for name in [n for n in own if "loss" in n.lower()] or own:
             return name, self.metrics[name]
         return None
+
+
+def _of_every_run(name: str) -> bool:
+    return name.partition("/")[0].partition(" (")[0] in _RECORDED_BY_THEMSELVES
 
 
 def summarize(events: Iterable[Event], summary: RunSummary) -> RunSummary:

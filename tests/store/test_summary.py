@@ -80,6 +80,13 @@ def test_where_there_is_room_for_one_metric_it_is_the_loss(
     assert (loss and loss[0]) == shown
 
 
+def test_what_every_run_has_is_shown_last(story: Callable[..., Story]) -> None:
+    run = story()
+    for name in ("step_time_s", "loss", "lr", "lr (2)", "samples_per_s", "accuracy"):
+        run.loss(1, 1.0, name=name)
+    assert [name for name, _ in of(run).by_interest][:2] == ["loss", "accuracy"]
+
+
 def test_a_run_of_very_many_metrics_has_a_small_row(story: Callable[..., Story]) -> None:
     run = story()
     for n in range(METRICS_KEPT + 10):
