@@ -318,14 +318,19 @@ def test_an_interrupt_stops_the_run_brings_names_in_and_ends_the_cell(
 
 
 def test_a_kernel_that_is_restarted_leaves_its_run_going_on(shell: Shell, control: FakeControl) -> None:
+    let_go = threading.Event()
+
     def script(run: FakeRun) -> None:
         run.begin()
         assert run.watched.wait(10)
         interrupt()  # as Jupyter's servers do before they ask a kernel to end
         shell.ip.exit_now = True
+        assert let_go.wait(10)
+        run.end()
 
     control.script, control.on_thread = script, True
     shell.run("%%train --name digits\npass\n")
+    let_go.set()
     assert isinstance(shell.error, KeyboardInterrupt)
     assert control.only.stops == []
     assert "digits goes on without this kernel: %train attach digits" in shell.traceback[0]
