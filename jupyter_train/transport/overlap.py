@@ -31,8 +31,19 @@ class Others:
 NOBODY = Others(names={}, objects={})
 
 
-def sentence(name: str, touch: Touch) -> str:
-    """What the user is told about ``name``, which two runs return."""
-    if touch.wins:
-        return f'{name} stays as run {touch.run} left it, which ended later; run.result("{name}") has this run\'s'
-    return f"{name} was set by run {touch.run} too, which ended earlier: this run's value replaced it"
+def sentences(touched: Mapping[str, Touch]) -> list[str]:
+    """What the user is told about names that two runs return: one sentence for each other run."""
+    by_run: dict[tuple[str, bool], list[str]] = {}
+    for name, touch in touched.items():
+        by_run.setdefault((touch.run, touch.wins), []).append(name)
+    return [_sentence(names, run, wins=wins) for (run, wins), names in by_run.items()]
+
+
+def _sentence(names: list[str], run: str, *, wins: bool) -> str:
+    listed, several = ", ".join(names), len(names) > 1
+    if wins:
+        stay = f"stay as run {run} left them" if several else f"stays as run {run} left it"
+        whose = "and the like have" if several else "has"
+        return f'{listed} {stay}, which ended later; run.result("{names[0]}") {whose} this run\'s'
+    were, replaced = ("were", "values replaced them") if several else ("was", "value replaced it")
+    return f"{listed} {were} set by run {run} too, which ended earlier: this run's {replaced}"

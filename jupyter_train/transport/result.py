@@ -15,7 +15,7 @@ from jupyter_train.transport.content import ContentStore
 from jupyter_train.transport.edits import CannotEdit, apply_edits
 from jupyter_train.transport.kinds import Edit
 from jupyter_train.transport.load import Loaded, load_objects
-from jupyter_train.transport.overlap import NOBODY, Others, sentence
+from jupyter_train.transport.overlap import NOBODY, Others, Touch, sentences
 from jupyter_train.transport.packing import Limits, Packing, a
 from jupyter_train.transport.pickling import Namespace
 from jupyter_train.transport.randomness import moved_on, random_state, restore_random_state
@@ -145,10 +145,11 @@ def apply_result(
     before = {name: id(namespace[name]) for name in (*contents.values, *header.deleted) if name in namespace}
     names: list[str] = []
     meanwhile: list[str] = []
+    touched = dict(contents.touched)
     for name in (*contents.values, *header.deleted):
         touch = others.names.get(name)
         if touch is not None:
-            remarks.append(sentence(name, touch))
+            touched[name] = touch
             if touch.wins:
                 continue
         elif before.get(name) != capture.bindings.get(name):
@@ -158,6 +159,7 @@ def apply_result(
             names.append(name)
         else:
             namespace.pop(name, None)
+    remarks += sentences(touched)
     if meanwhile:
         remarks.append(_of_the_notebook(meanwhile))
     state = contents.random
@@ -263,6 +265,7 @@ class _Contents:
     random: dict[str, Any] = field(default_factory=dict)
     error: BaseException | None = None
     remarks: list[str] = field(default_factory=list)
+    touched: dict[str, Touch] = field(default_factory=dict)  #: names whose objects another run changed too
 
 
 def _read(
@@ -297,9 +300,7 @@ def _read(
 def _edit(own: Any, edits: list[Edit], others: Others, contents: _Contents) -> None:
     touch = others.objects.get(id(own))
     if touch is not None:
-        remark = sentence(touch.name, touch)
-        if remark not in contents.remarks:
-            contents.remarks.append(remark)
+        contents.touched[touch.name] = touch
         if touch.wins:
             return
     contents.edited.append(own)
