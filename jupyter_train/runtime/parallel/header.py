@@ -283,7 +283,10 @@ class Header:
         if len({row.batch for row in rows}) > 1:
             return "drew different batches from the loader (a sampler or shuffle that is not seeded alike)"
         if len({row.rates for row in rows}) > 1:
-            return "have different learning rates"
+            return (
+                "have different learning rates, or only some of them did an optimizer step "
+                "(a condition that depends on the rank or on its share of the data)"
+            )
         if len({row.loss for row in rows}) > 1:
             return "their losses are made of different terms"
         return "did not arrive there together"

@@ -51,7 +51,7 @@ def test_the_second_sees_that_it_is_elsewhere_and_then_the_first_does(two: list[
     ("other", "reason"),
     [
         ({"batch": 2}, "drew different batches"),
-        ({"rates": 2}, "different learning rates"),
+        ({"rates": 2}, "different learning rates, or only some of them did an optimizer step"),
         ({"loss": 2}, "different terms"),
     ],
 )
