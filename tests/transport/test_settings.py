@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +21,9 @@ from jupyter_train.transport.settings import (
     restore_settings,
     with_future_flags,
 )
+from tests.kit.forks import Forks
+
+_with_torch: Forks
 
 READ = "import pickle, sys; from jupyter_train.transport.settings import current_settings\n"
 FIND = """
@@ -30,7 +34,18 @@ remarks = restore_settings(settings, Where(**where))
 """
 
 
-def run(code: str, given: bytes = b"") -> str:
+@pytest.fixture(scope="module", autouse=True)
+def with_torch() -> Iterator[Forks]:
+    """Where what needs torch is run, unless it is to start from nothing."""
+    global _with_torch
+    _with_torch = Forks()
+    yield _with_torch
+    _with_torch.close()
+
+
+def run(code: str, given: bytes = b"", *, fresh: bool = False) -> str:
+    if not fresh and b"import torch" in code.encode() + given:
+        return _with_torch.run(code, given)
     done = subprocess.run([sys.executable, "-c", code], input=given, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()
@@ -43,11 +58,11 @@ def settings_after(cell: str) -> dict[str, bytes]:
     return told
 
 
-def found(settings: dict[str, bytes], look: str, **where: Any) -> Any:
+def found(settings: dict[str, bytes], look: str, *, fresh: bool = False, **where: Any) -> Any:
     """The value of the expression ``look`` in a rank that has restored ``settings``; ``remarks`` are known there."""
     lines = look.strip().splitlines()
     code = "\n".join([FIND, *lines[:-1], f"print('value:' + json.dumps({lines[-1]}))"])
-    return json.loads(run(code, pickle.dumps((settings, where), 5)).split("value:")[1])
+    return json.loads(run(code, pickle.dumps((settings, where), 5), fresh=fresh).split("value:")[1])
 
 
 TORCH = {
@@ -73,6 +88,7 @@ def test_everything_that_torch_was_told_holds_on_the_rank() -> None:
         + ", ".join(list(claims.values())[1:])
         + "]"
     )
+    assert found(settings, look, fresh=True) == [True] * len(claims)
     assert found(settings, look) == [True] * len(claims)
 
 
