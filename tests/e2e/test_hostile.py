@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from jupyter_train.store.store import Store
 from tests.e2e.kit import Notebook, Reply, new_notebook, processes_of_runs, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -220,10 +221,15 @@ def test_a_hostile_cell_ends_as_the_reference_says(hostile_notebook: Notebook, n
 
 def test_no_file_of_a_hostile_cell_stays_but_its_results(hostile_notebook: Notebook) -> None:
     """Runs' folders hold results, and for some seconds what ranks told; a rank's temporary files are gone."""
+    first = next(iter(CELLS))
+    run(hostile_notebook, first, CELLS[first])
+    home = hostile_notebook.home
+    folders = [home / "runs" / one.run_id for one in Store(home).runs() if one.name.startswith("hostile-")]
+    assert folders
 
     def strangers() -> list[str]:
-        files = [path for path in (hostile_notebook.home / "runs").rglob("*") if path.is_file()]
-        return [path.name for path in files if not path.name.startswith(("result-", "error-"))]
+        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+        return [str(path) for path in files if not path.name.startswith(("result-", "error-"))]
 
     wait_until(lambda: strangers() == [], 20)
 
