@@ -66,8 +66,19 @@ def _in_loop(loop: ast.For | ast.AsyncFor, losses: set[str]) -> Iterator[Counter
         if of_loss:
             fix = f"write {ast.unparse(target)} += {_with_sum(value)}"
         else:
-            fix = f"write {ast.unparse(target)} += train.sum({ast.unparse(value)})"
+            taken = f"train.sum({ast.unparse(value)})"
+            if _is_list(value):
+                taken = f"sum(train.gather({ast.unparse(value)}), [])"
+            fix = f"write {ast.unparse(target)} += {taken}"
         yield Counter(line=value.lineno, text=text, fix=fix)
+
+
+def _is_list(value: ast.expr) -> bool:
+    """What is added is a list, of the samples' numbers for instance."""
+    if isinstance(value, ast.Call):
+        name = value.func.attr if isinstance(value.func, ast.Attribute) else getattr(value.func, "id", "")
+        return name in ("tolist", "list")
+    return isinstance(value, (ast.List, ast.ListComp))
 
 
 def _sum(node: ast.AST) -> tuple[ast.expr | None, ast.expr | None]:

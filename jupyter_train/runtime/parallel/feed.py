@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -24,8 +25,10 @@ from jupyter_train.runtime.parallel.loops import Loop, consumers, kind_of
 from jupyter_train.runtime.parallel.patches import Patches
 from jupyter_train.runtime.parallel.remarks import Remarks
 from jupyter_train.runtime.parallel.rng import Streams
+from jupyter_train.runtime.parallel.samples import looks_at_rank, state_of
 from jupyter_train.runtime.parallel.shares import Share, cut
 from jupyter_train.runtime.parallel.sites import Site, Sites
+from jupyter_train.runtime.parallel.streaming import Dealer, Dealt, Order, cut_ready, in_order, like
 
 _DRAW_AT_THE_START = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
 
@@ -37,18 +40,23 @@ class Cutting:
         self.splits = splits
         self.uneven_first = uneven_first
         self.cuts: deque[tuple[Share | None, int]] = deque()
+        self.state = 0  #: digest of what the data set of a stream holds
+        self.ready_rows = (
+            0  #: most rows of a batch that the data set makes itself and this pass cuts; 0: none
+        )
 
 
 class Splitter:
-    """Stands in for a loader's batch sampler: the same batches, cut.
+    """Stands in for a loader's batch sampler: the same batches, cut; of a stream, orders for them.
 
     Kept for the life of the loader, since workers that persist keep it too;
     ``cutting`` is that of the newest pass. Runs in the rank's main thread, ahead
     of the batches by as many as the loader's workers prefetch.
     """
 
-    def __init__(self, inner: Any, feed: Feed) -> None:
+    def __init__(self, inner: Any, feed: Feed, *, is_stream: bool = False) -> None:
         self.inner = inner
+        self.is_stream = is_stream
         self.cutting = Cutting(splits=False, uneven_first=False)
         self._feed = feed
         sampler = getattr(inner, "sampler", None)
@@ -58,41 +66,49 @@ class Splitter:
         length = len(self.inner)
         return -(-length // self._feed.ranks) if self.cutting.splits and self._feed.per_rank else length
 
-    def __iter__(self) -> Iterator[list[Any]]:
+    def __iter__(self) -> Iterator[Any]:
         return self._batches(self.cutting)
 
-    def _batches(self, cutting: Cutting) -> Iterator[list[Any]]:
+    def _batches(self, cutting: Cutting) -> Iterator[Any]:
         feed = self._feed
         streams = feed.streams
         with streams.shared_by_torch() if self._draws_at_the_start else streams.shared():
             inner = iter(self.inner)
             batch = self._take(inner, cutting)
         while batch is not None:
-            if not (cutting.splits and feed.active):
+            splits = cutting.splits and feed.active
+            uneven = splits and feed.take_uneven(cutting)
+            if self.is_stream:
+                yield Order(
+                    total=len(batch),
+                    ranks=feed.ranks if splits else 1,
+                    rank=feed.rank,
+                    uneven=uneven,
+                    state=cutting.state,
+                )
+            elif not splits:
                 cutting.cuts.append((None, len(batch)))
                 yield batch
             else:
-                uneven = cutting.uneven_first or feed.wants_uneven
-                cutting.uneven_first = feed.wants_uneven = False
                 part, share = cut(batch, rank=feed.rank, ranks=feed.ranks, uneven=uneven)
                 cutting.cuts.append((share, share.total))
-                yield part
+                yield like(batch, part)
             if self._draws_at_the_start:
                 batch = self._take(inner, cutting)
             else:
                 with streams.shared():
                     batch = self._take(inner, cutting)
 
-    def _take(self, inner: Iterator[Any], cutting: Cutting) -> list[Any] | None:
-        """The next global batch; with the written size per rank, as many batches as there are ranks."""
+    def _take(self, inner: Iterator[Any], cutting: Cutting) -> Any:
+        """The next global batch, None at the end; with the written size per rank, as many batches as there are ranks."""
         first = next(inner, None)
-        if first is None:
-            return None
+        if first is None or not (self._feed.per_rank and cutting.splits and self._feed.active):
+            # A list may be one that the sampler goes on to change.
+            return first if first is None or hasattr(first, "ndim") else like(first, list(first))
         batch = list(first)
-        if self._feed.per_rank and cutting.splits and self._feed.active:
-            for _ in range(self._feed.ranks - 1):
-                batch.extend(next(inner, ()))
-        return batch
+        for _ in range(self._feed.ranks - 1):
+            batch.extend(next(inner, ()))
+        return like(first, batch)
 
 
 class Pass:
@@ -108,6 +124,7 @@ class Pass:
         site: Site,
         loop: Loop,
         why: str,
+        deals_itself: bool = False,
     ) -> None:
         self._loader = loader
         self._inner = inner
@@ -116,8 +133,11 @@ class Pass:
         self.site = site
         self.loop = loop
         self.why_whole = why  #: why a training loop is done whole, "" where nothing stands against splitting
+        self.deals_itself = deals_itself  #: each rank trains on what its own data set hands it
         self.share: Share | None = None
         self.backwards = 0
+        # What a stream draws while it is read here must not depend on this rank's share.
+        self._reads_here = isinstance(loader.dataset, IterableDataset) and not loader.num_workers
         self.is_open = True
 
     def __iter__(self) -> Pass:
@@ -149,13 +169,20 @@ class Pass:
         feed = self._feed
         feed.fetching()
         try:
-            batch = next(self._inner)
+            with feed.reading(shared=self._reads_here and not self.deals_itself):
+                batch = next(self._inner)
         except StopIteration:
             self.close()
             raise
         share, total = None, 0
-        if self._cutting is not None and self._cutting.cuts:
-            share, total = self._cutting.cuts.popleft()
+        cutting = self._cutting
+        if type(batch) is Dealt:
+            batch, share, total = batch.batch, batch.share, batch.total
+        elif cutting is not None and cutting.cuts:
+            share, total = cutting.cuts.popleft()
+        elif cutting is not None and cutting.ready_rows and cutting.splits and feed.active:
+            batch, share = feed.cut_ready(self, batch, cutting)
+            total = 0 if share is None else share.total
         self.share = share
         feed.fetched(total)
         return batch
@@ -200,6 +227,7 @@ class Feed:
         self.fetched = fetched
         self.active = True
         self.wants_uneven = False
+        self._is_reading = False
         self._sites = sites
         self._remarks = remarks
         self._open: list[weakref.ref[Pass]] = []
@@ -229,6 +257,44 @@ class Feed:
         """What a loss is made of was not clear: cut the next batch unevenly."""
         self.wants_uneven = True
 
+    @contextmanager
+    def reading(self, *, shared: bool) -> Iterator[None]:
+        """While a data set is read, or its workers are forked: loaders that it reads from in turn are its own affair.
+
+        Args:
+            shared: it draws what all ranks draw.
+        """
+        before, self._is_reading = self._is_reading, True
+        try:
+            with self.streams.shared() if shared else nullcontext():
+                yield
+        finally:
+            self._is_reading = before
+
+    def take_uneven(self, cutting: Cutting) -> bool:
+        """Is the next batch of that pass to be cut unevenly? Asked once for each."""
+        uneven = cutting.uneven_first or self.wants_uneven
+        cutting.uneven_first = self.wants_uneven = False
+        return uneven
+
+    def cut_ready(self, one: Pass, batch: Any, cutting: Cutting) -> tuple[Any, Share | None]:
+        """This rank's rows of a batch that the data set made."""
+        found = cut_ready(
+            batch,
+            most=cutting.ready_rows,
+            rank=self.rank,
+            ranks=self.ranks,
+            uneven=self.take_uneven(cutting),
+            state=cutting.state,
+        )
+        if found is None:
+            self._remarks.say(
+                f"{one.site}: not all that is in a batch is a tensor of at most batch_size={cutting.ready_rows} rows, "
+                "so every rank trains on whole batches: right, but not faster"
+            )
+            return batch, None
+        return found
+
     # -- passes
 
     def enter(self, entered: Pass) -> None:
@@ -236,19 +302,22 @@ class Feed:
         if self.current is not entered:
             self._open = [ref for ref in self._open if ref() not in (None, entered)]
             self._open.append(weakref.ref(entered))
-        self.streams.use(private=entered.splits and self.active)
+        self.streams.use(private=self._draws_alone(entered))
+
+    def _draws_alone(self, one: Pass | None) -> bool:
+        """Its batches differ between ranks, so that ranks draw differently often."""
+        return one is not None and self.active and (one.splits or one.deals_itself)
 
     def leave(self, left: Pass) -> None:
         """``left`` has ended."""
         was_newest = bool(self._open) and self._open[-1]() in (None, left)
         self._open = [ref for ref in self._open if ref() not in (None, left)]
         if was_newest:
-            newest = self.current
-            self.streams.use(private=newest is not None and newest.splits and self.active)
+            self.streams.use(private=self._draws_alone(self.current))
 
     def begin(self, loader: Any, original: Callable[[Any], Any]) -> Any:
         """An iterator over ``loader``, in place of the one that ``original`` makes."""
-        if not self.active or _has_own_shares(loader):
+        if self._is_reading or (not self.active and loader not in self._splitters):
             return original(loader)
         frame = self._sites.frame(3)
         if frame is None:
@@ -260,51 +329,88 @@ class Feed:
             key = tuple(map(self._sites.of, frames))
             known = self._kinds.get(key)
             loop = self._kinds[key] = kind_of(frames) if known is None else known
-        why = _why_whole(loader)
+        deals_itself = _has_own_shares(loader)
+        why = "each rank has its own samples" if deals_itself else _why_whole(loader)
         splitter = cutting = None
+        splits = loop is Loop.TRAINS and not why
         if not why:
-            splitter = self._splitters.get(loader)
-            if splitter is None or splitter.inner is not loader.batch_sampler:
-                splitter = self._splitters[loader] = Splitter(loader.batch_sampler, self)
-            splits = loop is Loop.TRAINS
-            splitter.cutting = cutting = Cutting(
-                splits=splits, uneven_first=splits and site not in self._seen
-            )
+            cutting = Cutting(splits=splits, uneven_first=splits and site not in self._seen)
+            splitter = self._splitter(loader, cutting)
             if splits:
                 self._seen.add(site)
-        if loop is Loop.SOLVES:
+        if deals_itself and loop is Loop.TRAINS:
+            self._remarks.say(
+                f"{site}: this loader's data set or sampler deals samples out by rank: each rank trains on what it is "
+                "given, with the batch size as written, and gradients are averaged"
+            )
+        elif loop is Loop.SOLVES:
             self._remarks.say(
                 f"{site}: this loop takes its gradients by autograd.grad or torch.func, so every rank computes whole "
                 "batches: right, but not faster"
             )
         elif why and loop is Loop.TRAINS:
             self._remarks.say(f"{site}: {why}, so every rank trains on whole batches: right, but not faster")
-        with self.streams.shared():
+        with self.reading(shared=True):
             inner = self._make(loader, splitter, original)
-        return Pass(loader=loader, inner=inner, cutting=cutting, feed=self, site=site, loop=loop, why=why)
+        return Pass(
+            loader=loader,
+            inner=inner,
+            cutting=cutting,
+            feed=self,
+            site=site,
+            loop=loop,
+            why=why,
+            deals_itself=deals_itself and loop is Loop.TRAINS,
+        )
+
+    def _splitter(self, loader: Any, cutting: Cutting) -> Splitter | None:
+        """What stands in for the loader's batch sampler, with the newest pass's ``cutting``; None where its data set batches."""
+        is_stream = isinstance(loader.dataset, IterableDataset)
+        if is_stream:
+            cutting.state = state_of(loader.dataset)
+            if loader.batch_sampler is None:
+                cutting.ready_rows = _ready_rows(loader)
+                return None
+        inner = _batches_of(loader)
+        splitter = self._splitters.get(loader)
+        if splitter is None or splitter.inner is not inner:
+            splitter = self._splitters[loader] = Splitter(inner, self, is_stream=is_stream)
+        splitter.cutting = cutting
+        return splitter
 
     def _make(self, loader: Any, splitter: Splitter | None, original: Callable[[Any], Any]) -> Any:
         if splitter is None:
             return original(loader)
         attributes = loader.__dict__
-        init = attributes.get("worker_init_fn")
-        attributes["batch_sampler"] = splitter
-        if loader.num_workers and splitter.cutting.splits:
-            attributes["worker_init_fn"] = WorkerInit(init, self.rank)
+        before = {name: attributes.get(name) for name in ("worker_init_fn", "collate_fn")}
+        place = "batch_sampler" if loader.batch_sampler is not None else "sampler"
+        attributes[place] = splitter
+        if splitter.is_stream:
+            # Its workers draw alike on all ranks, so that all read the same.
+            attributes["collate_fn"] = Dealer(before["collate_fn"], self.rank, self.streams)
+        elif loader.num_workers and splitter.cutting.splits:
+            attributes["worker_init_fn"] = WorkerInit(before["worker_init_fn"], self.rank)
         try:
-            return original(loader)
+            inner = original(loader)
         finally:
-            attributes["batch_sampler"] = splitter.inner
-            attributes["worker_init_fn"] = init
+            attributes[place] = splitter.inner
+            attributes.update(before)
+        if splitter.is_stream and loader.num_workers:
+            in_order(inner)
+        return inner
 
     def length(self, loader: Any, original: Callable[[Any], int]) -> int:
         """``len(loader)``: fewer batches where each rank takes one of the written size."""
         length = original(loader)
         if not self.per_rank or not self.active or _why_whole(loader) or _has_own_shares(loader):
             return length
+        if loader.batch_sampler is None and isinstance(loader.dataset, IterableDataset):
+            return length  # the data set makes its batches itself
         splitter = self._splitters.get(loader)
         if splitter is not None and not splitter.cutting.splits:
             return length  # it was last read whole: a validation loader
+        if isinstance(loader.dataset, IterableDataset) and loader.drop_last:
+            return length // self.ranks
         return -(-length // self.ranks)
 
     # -- patches
@@ -340,15 +446,44 @@ def _has_own_shares(loader: Any) -> bool:
     """The cell cuts the data itself."""
     batches = getattr(loader, "batch_sampler", None)
     samplers = (getattr(loader, "sampler", None), getattr(batches, "sampler", None))
-    return any(isinstance(sampler, DistributedSampler) for sampler in samplers)
+    if any(isinstance(sampler, DistributedSampler) for sampler in samplers):
+        return True
+    return isinstance(loader.dataset, IterableDataset) and looks_at_rank(
+        loader.dataset, loader.worker_init_fn
+    )
 
 
 def _why_whole(loader: Any) -> str:
     """Why the batches of ``loader`` are not cut; "" where they are."""
-    if isinstance(loader.dataset, IterableDataset):
-        return "a loader over an IterableDataset is not split"
-    if loader.batch_sampler is None:
-        return "a loader with batch_size=None is not split"
     if not getattr(loader, "in_order", True) and loader.num_workers:
         return "a loader with in_order=False is not split"
+    if isinstance(loader.dataset, IterableDataset):
+        if loader.batch_sampler is None and not _ready_rows(loader):
+            return (
+                "a loader with batch_size=None is not split unless its data set says by an attribute batch_size how "
+                "many samples the first dimension of what it yields has"
+            )
+    elif _batches_of(loader) is None:
+        return "a loader with batch_size=None is not split unless its sampler is a BatchSampler"
     return ""
+
+
+def _ready_rows(loader: Any) -> int:
+    """Samples in a batch that the data set of a stream makes itself, as it says; 0 where it does not say so."""
+    rows = getattr(loader.dataset, "batch_size", None)
+    return rows if isinstance(rows, int) and rows > 1 else 0
+
+
+def _batches_of(loader: Any) -> Any:
+    """What hands out the loader's batches of indices; None where nothing does."""
+    if loader.batch_sampler is not None:
+        return loader.batch_sampler
+    sampler = loader.sampler
+    if isinstance(sampler, BatchSampler):
+        return sampler
+    is_list = isinstance(sampler, Sequence) and len(sampler) > 0
+    return (
+        sampler
+        if is_list and all(isinstance(one, (list, tuple)) or getattr(one, "ndim", 0) == 1 for one in sampler)
+        else None
+    )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from jupyter_train.runtime.parallel.rng import Streams
+from jupyter_train.runtime.parallel.streaming import Dealer, Dealt, Order
 
 
 def graph_can_be_read() -> bool:
@@ -62,4 +66,30 @@ def _loader() -> bool:
         got = [int(x) for (x,) in loader]
     finally:
         attributes["batch_sampler"] = before
-    return got == [3, 1]
+    return got == [3, 1] and _streams()
+
+
+class _Numbers(IterableDataset[int]):
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(3))
+
+
+def _streams() -> bool:
+    loader = DataLoader(_Numbers(), batch_size=2, generator=torch.Generator())
+    order = Order(total=3, ranks=2, rank=1, uneven=False, state=0)
+    attributes = loader.__dict__
+    attributes["batch_sampler"] = [order, order]
+    streams = Streams(1, torch.device("cpu"))
+    attributes["collate_fn"] = Dealer(list, 1, streams)
+    try:
+        (dealt,) = loader
+    finally:
+        streams.use(private=False)
+    with_workers = _MultiProcessingDataLoaderIter._next_data.__code__.co_names
+    return (
+        type(dealt) is Dealt
+        and dealt.batch == [2]
+        and dealt.share is not None
+        and dealt.share.sizes == (2, 1)
+        and {"_get_data", "_rcvd_idx"} <= set(with_workers)
+    )

@@ -54,7 +54,8 @@ def cut(batch: Sequence[Any], *, rank: int, ranks: int, uneven: bool = False) ->
     parts = sizes(len(batch), ranks, uneven=uneven)
     start = sum(parts[:rank])
     share = Share(rank, parts, len(batch), digest(batch))
-    return list(batch[start : start + parts[rank]] or batch[:1]), share
+    part = list(batch[start : start + parts[rank]])
+    return part or list(batch[:1]), share
 
 
 def digest(batch: Sequence[Any]) -> int:

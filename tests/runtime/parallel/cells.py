@@ -471,14 +471,29 @@ for ep in range(2):
     for i in range(0, N, 16):
         idx = perm[i:i+16]; opt.zero_grad(); F.cross_entropy(model(X[idx]), Y[idx]).backward(); opt.step()
 """
-WHOLE["an IterableDataset"] = """
+WHOLE["a stream of batches of which nothing says how long they are"] = """
 class It(IterableDataset):
-    def __iter__(s): return iter(zip(X, Y))
-loader = DataLoader(It(), batch_size=20)
+    def __iter__(s): return iter(zip(X.split(20), Y.split(20)))
+loader = DataLoader(It(), batch_size=None)
 model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
 for ep in range(2):
     for x, y in loader:
         opt.zero_grad(); F.cross_entropy(model(x), y).backward(); opt.step()
+"""
+WHOLE["ready batches whose tensors have other lengths than their batch_size"] = """
+class It(IterableDataset):
+    batch_size = 20
+    def __iter__(s): return iter(zip(X.split(20), Y.split(20), [torch.ones(2, 3)] * 9))
+loader = DataLoader(It(), batch_size=None)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for x, y, _ in loader:
+    opt.zero_grad(); F.cross_entropy(model(x), y).backward(); opt.step()
+"""
+WHOLE["batches made by hand from a random permutation"] = """
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for ep in range(2):
+    for idx in torch.randperm(N).split(16):
+        opt.zero_grad(); F.cross_entropy(model(X[idx]), Y[idx]).backward(); opt.step()
 """
 WHOLE["a loader that does not batch"] = """
 loader = DataLoader(TensorDataset(X, Y), batch_size=None)

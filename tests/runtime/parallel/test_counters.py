@@ -31,6 +31,7 @@ def found(*, before: str = "pass", after: str = "pass") -> list[tuple[str, str]]
         ("total += len(y)", "write total += train.sum(len(y))"),
         ("total += n", "write total += train.sum(n)"),
         ("total = total + y.shape[0]", "write total += train.sum(y.shape[0])"),
+        ("seen += y.tolist()", "write seen += sum(train.gather(y.tolist()), [])"),
         ("running += loss.item() * x.size(0)", "write running += loss.item() * train.sum(x.size(0))"),
         ("running += loss.item() * x.shape[0]", "write running += loss.item() * train.sum(x.shape[0])"),
     ],
