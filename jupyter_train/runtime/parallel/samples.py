@@ -88,26 +88,31 @@ def _plain(value: Any, depth: int) -> Iterator[str]:
             yield os.path.basename(text)
     elif isinstance(value, torch.Tensor):
         if value.device.type == "cpu" and not (value.is_floating_point() or value.is_complex()):
-            yield from _plain(_ends(value.detach()), depth)
+            yield _of_tensor(value.detach())
     elif isinstance(value, np.ndarray):
         if value.dtype.kind in "biu":
             flat = value.reshape(-1)
-            yield str([*flat[:_FEW].tolist(), *flat[-_FEW:].tolist(), value.size])
+            yield f"{_ends(flat, value.size)} {value.size}"
     elif depth < _DEEPEST and isinstance(value, Mapping):
         for name in list(value)[:_FEW]:
             yield from _plain(name, depth + 1)
             yield from _plain(value[name], depth + 1)
     elif depth < _DEEPEST and isinstance(value, (list, tuple, range)):
         yield str(len(value))
-        for one in (*value[:_FEW], *value[-_FEW:]):
+        for one in value if len(value) <= 2 * _FEW else (*value[:_FEW], *value[-_FEW:]):
             yield from _plain(one, depth + 1)
 
 
-def _ends(tensor: torch.Tensor) -> Any:
+def _of_tensor(tensor: torch.Tensor) -> str:
     if tensor.layout is not torch.strided:
-        return None
-    flat = tensor.reshape(-1)
-    return str([*flat[:_FEW].tolist(), *flat[-_FEW:].tolist(), flat.numel()])
+        return ""
+    return f"{_ends(tensor.reshape(-1), tensor.numel())} {tensor.numel()}"
+
+
+def _ends(flat: Any, size: int) -> list[Any]:
+    if size <= 2 * _FEW:
+        return list(flat.tolist())
+    return [*flat[:_FEW].tolist(), *flat[-_FEW:].tolist()]
 
 
 def state_of(dataset: Any) -> int:
