@@ -278,9 +278,9 @@ class Office:
     def ranks_lost(self, text: str) -> None:
         """See `jupyter_train.runtime.launcher.Listener`."""
         for link in list(self._links.values()):
-            if link.pid:
+            if link.pid:  # who is not launched yet waits for the next zygote, or is told by the launcher
                 kill_group(link.pid)
-            self._spawn(self._bury(link, text))
+                self._spawn(self._bury(link, text))
 
     # What the links tell
 

@@ -84,7 +84,9 @@ class RankLink:
         stdout, stdout_w = os.pipe()
         stderr, stderr_w = os.pipe()
         job = self.job.to_file()
-        ours.setblocking(False)
+        # At once: what ends before it is launched is read to its end too, and we hold the other ends until then.
+        for end in (ours.fileno(), stdout, stderr):
+            os.set_blocking(end, False)
         self._channel = ours
         decoder = codecs.getincrementaldecoder("utf-8")
         self._pipes = {
@@ -110,7 +112,6 @@ class RankLink:
         if not self.ended:
             self._sources = {ours.fileno(): self._read_channel}
             for fd in self._pipes:
-                os.set_blocking(fd, False)
                 self._sources[fd] = partial(self._read_pipe, fd)
             self._listen()
         return self.pid

@@ -1,0 +1,73 @@
+"""A rank's link to its agent, without a rank."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from jupyter_train.runtime.job import Job
+from jupyter_train.runtime.launcher import RankFds
+from jupyter_train.runtime.link import RankLink
+from jupyter_train.runtime.relay import Relay
+
+
+class NeverReady:
+    """A launcher whose zygote does not come up."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def launch(self, key: str, marks: Mapping[str, str], fds: RankFds) -> int:
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def kill(self, pid: int) -> None:
+        raise AssertionError
+
+
+class Owner:
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    def rank_ready(self, link: RankLink) -> None:
+        raise AssertionError
+
+    def rank_ended(self, link: RankLink, cause: Any) -> None:
+        self.ended.append(cause.kind)
+
+
+@pytest.mark.timeout(20)
+def test_a_rank_that_is_lost_before_it_was_launched_does_not_hold_the_worker() -> None:
+    asyncio.run(_lost_before_it_was_launched())
+
+
+async def _lost_before_it_was_launched() -> None:
+    owner, launcher = Owner(), NeverReady()
+    relay = Relay(lambda message: None, run_id="r", attempt=1)
+    job = Job(
+        spec={"run_id": "20260101-000000-aaaaaa"},
+        attempt=1,
+        rank=0,
+        local_rank=0,
+        world_size=1,
+        local_world_size=1,
+        master_host="",
+        master_port=0,
+        home="/nowhere",
+        worker="w0",
+        cores=1,
+        device_index=0,
+        unset=(),
+    )
+    link = RankLink(job, launcher=launcher, relay=relay, owner=owner)  # type: ignore[arg-type]
+    launching = asyncio.create_task(link.launch(None))
+    await launcher.asked.wait()
+    link.lost("the process that ranks are forked from ended")  # its pipes are open, and nobody writes
+    assert owner.ended == ["lost"]
+    launching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await launching
