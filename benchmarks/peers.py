@@ -19,6 +19,7 @@ def torchrun(script: Path, home: Path, *arguments: str, ranks: int = 2) -> float
     """
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"),
+        f"--log-dir={home / 'torchelastic'}",  # else a folder in /tmp that stays
         *(str(script), *arguments),
     ]
     loopback = {**environment(home), "GLOO_SOCKET_IFNAME": "lo" if os.uname().sysname == "Linux" else "lo0"}
