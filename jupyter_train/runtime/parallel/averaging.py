@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from jupyter_train.errors import CellError, RanksDiverged
+from jupyter_train.runtime.parallel.errors import PeerLost
 from jupyter_train.runtime.parallel.groups import Groups
 from jupyter_train.runtime.parallel.header import Header, Kind
 from jupyter_train.runtime.parallel.learning import Learner
@@ -92,8 +93,22 @@ class Averager:
             line.plan.begin()
         try:
             yield
+        except Exception as error:
+            if not isinstance(error, (PeerLost, RanksDiverged)):
+                self._finish_what_was_started()
+            raise
         finally:
             self._line = None
+
+    def _finish_what_was_started(self) -> None:
+        """The backward failed, and the cell may catch that: what was sent is received, so that no signal is left over.
+
+        Where every rank failed alike they are in step again; where one did alone its next signal is not what the
+        others wait for.
+        """
+        if self._plan is not None:
+            for bucket in self._plan.buckets[: self._plan.next]:
+                self._finish(bucket)
 
     @property
     def is_watching(self) -> bool:
@@ -139,13 +154,14 @@ class Averager:
 
     def _send(self, bucket: Bucket) -> None:
         if bucket.parts and self._neighbours is not None:
-            self._neighbours.signal()
+            self._neighbours.signal(self._header.sequence)
         else:
             bucket.work = self._groups.data.allreduce([bucket.reduced.whole])
 
     def _finish(self, bucket: Bucket) -> None:
         if bucket.parts and self._neighbours is not None:
-            self._neighbours.wait()
+            if not self._neighbours.wait(self._header.sequence):
+                self._header.part()
             bucket.add_up()
         else:
             self._groups.wait(bucket.work)

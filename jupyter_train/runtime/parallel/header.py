@@ -16,7 +16,7 @@ from __future__ import annotations
 import mmap
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 
@@ -56,6 +56,7 @@ _TEXT = {
 _MASK = (1 << 63) - 1
 ROW = 8  #: int64 numbers: word, sequence, kind, site, batch, rates, loss, life
 RING = 4
+LEFT_BEHIND = 10  #: looks, half a second each, before a rank that went on is not waited for any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,10 +194,18 @@ class Header:
         self.sequence = 0
         self._word = 0
         self._finished_or_failed = False
+        self.parted = ""  #: how, once the ranks have: a cell that catches this must not go on
+        self._left_behind = 0  #: looks in a row that found a rank beyond what this one waits for
         groups.on_wait = self.look
 
     def post(self, kind: Kind, site: Site, *, batch: int = 0, rates: int = 0, loss: int = 0) -> None:
-        """This rank is about to do ``kind`` at ``site``."""
+        """This rank is about to do ``kind`` at ``site``.
+
+        Raises:
+            RanksDiverged: the ranks have parted before, and the cell has caught that.
+        """
+        if self.parted:
+            self.part()
         self.sequence = sequence = self.sequence + 1
         digest = hash((int(kind), site.key, batch, rates, loss)) & _MASK
         self._word = word = (digest & ~0xFFFF) | (sequence & 0xFFFF) | (1 << 62)
@@ -212,7 +221,7 @@ class Header:
         low = mine & 0xFFFF
         for word in self._board.words(self.sequence):
             if word != mine and word & 0xFFFF == low and word:
-                self._parted()
+                self.part()
 
     def look(self, broken: BaseException | None) -> None:
         """While waiting: can the others still come? Called every half second, and when a connection breaks.
@@ -231,12 +240,17 @@ class Header:
                 continue
             gone = row.life == Life.FINISHED and row.sequence < mine.sequence
             if gone or row.life == Life.PARTED:
-                self._parted()
+                self.part()
             same = row.sequence == mine.sequence
             if same and (row.kind, row.site, row.batch, row.rates, row.loss) != (
                 mine.kind, mine.site, mine.batch, mine.rates, mine.loss,
             ):  # fmt: skip
-                self._parted()
+                self.part()
+        # A rank that took part has sent what it had to: it can only be on its way. One that did not, as after an
+        # error that its cell caught, never comes.
+        self._left_behind = self._left_behind + 1 if any(r.sequence > mine.sequence for r in rows) else 0
+        if self._left_behind >= LEFT_BEHIND and broken is None:
+            self.part()
         if broken is not None:
             raise PeerLost(f"another rank was lost while this rank was at {self._place(mine)}")
 
@@ -249,10 +263,16 @@ class Header:
     def _place(self, row: Row) -> str:
         return self._sites.place(row.site)
 
-    def _parted(self) -> None:
-        rows = [self._board.latest(r) for r in range(self._groups.world_size)]
-        self.live(Life.PARTED)
-        raise RanksDiverged(self._message(rows))
+    def part(self) -> NoReturn:
+        """The ranks have parted.
+
+        Raises:
+            RanksDiverged: always, with each rank's place.
+        """
+        if not self.parted:
+            self.parted = self._message([self._board.latest(r) for r in range(self._groups.world_size)])
+            self.live(Life.PARTED)
+        raise RanksDiverged(self.parted)
 
     def _message(self, rows: list[Row]) -> str:
         said: dict[str, list[int]] = {}
@@ -274,7 +294,7 @@ class Header:
         return (
             "the ranks took different paths through the cell. "
             + "; ".join(parts)
-            + ". A condition there depends on the rank or on its share of the data; make it the same on all ranks, "
+            + ". A condition there, or an error that is caught, depends on the rank or on its share of the data; make it the same on all ranks, "
             "for instance with train.sum(...)."
         )
 

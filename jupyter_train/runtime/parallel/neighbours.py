@@ -21,6 +21,7 @@ from jupyter_train.runtime.parallel.hostmemory import host_memory
 
 MOST_RANKS = 8  #: each adds up everything itself, which is right for few
 MOST_BYTES = 256 << 20  #: of one plan, all ranks together
+TAGS = 251  #: a signal is one byte: what it is for, so that ranks which are out of step notice
 _MEET_S = 10.0  #: for connections between processes that are all there already
 _TIMEVAL = struct.pack("ll", 0, int(PATIENCE.total_seconds() * 1e6))
 
@@ -31,27 +32,27 @@ class Neighbours:
     def __init__(self, groups: Groups, sockets: list[socket.socket]) -> None:
         self._groups = groups
         self._sockets = sockets
-        self._heard = [0] * len(sockets)  #: signals that came and were not waited for
+        self._heard = [bytearray() for _ in sockets]  #: signals that came and were not waited for
         self._allocated = 0
 
-    def signal(self) -> None:
-        """Tell all others that this rank's part is written. One that is gone is noticed by :meth:`wait`."""
+    def signal(self, tag: int) -> None:
+        """Tell all others that this rank's part of ``tag`` is written. One that is gone is noticed by :meth:`wait`."""
+        byte = bytes([tag % TAGS])
         for one in self._sockets:
             with contextlib.suppress(OSError):
-                one.send(b"\0")
+                one.send(byte)
 
-    def wait(self) -> None:
-        """Wait until every other rank has signalled as often as this method was called.
+    def wait(self, tag: int) -> bool:
+        """Wait for every other rank's next signal; False where one's was for something else than ``tag``.
 
         Raises:
             PeerLost: a rank is gone.
             RanksDiverged: a rank stands somewhere else, and will not come.
         """
-        heard = self._heard
-        for index, one in enumerate(self._sockets):
-            while not heard[index]:
+        for heard, one in zip(self._heard, self._sockets, strict=True):
+            while not heard:
                 try:
-                    came = len(one.recv(256))
+                    came = one.recv(256)
                 except BlockingIOError:
                     self._groups.look(None)
                     continue
@@ -60,8 +61,10 @@ class Neighbours:
                     continue
                 if not came:
                     self._groups.look(ConnectionResetError("its process has ended"))
-                heard[index] = came
-            heard[index] -= 1
+                heard.extend(came)
+            if heard.pop(0) != tag % TAGS:
+                return False
+        return True
 
     def memory(self, size_bytes: int) -> memoryview | None:
         """Memory that all ranks see, zeroed; None on all where there is no room for it. Collective."""
@@ -70,8 +73,10 @@ class Neighbours:
         return None if memory is None else memoryview(memory)
 
     def close(self) -> None:
-        """Cut the connections, so that whoever waits for this rank learns of it."""
+        """Cut the connections, so that whoever waits for this rank learns of it, also where a loader's worker has them."""
         for one in self._sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
             one.close()
 
 

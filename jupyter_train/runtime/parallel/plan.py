@@ -13,7 +13,7 @@ import torch
 FIRST_BUCKET_BYTES = 1 << 20  #: small, so that the first reduction starts early
 BUCKET_BYTES = 25 << 20
 PAGE_BYTES = 4096
-TURNS = 2  #: of shared memory: see `Plan.begin`
+TURNS = 2  #: of shared memory: see `Bucket.gather`
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +50,9 @@ class Bucket:
         """Copy the gradients in, divided by ``ranks``; a parameter without one counts zero."""
         grads, views, averages = [], [], []
         lacks = 0
+        # Two turns: a slower rank may still read what was written in the last one. It has read the one before,
+        # or it would not have signalled since. So a turn ends with what is sent, not with a backward: that may fail.
+        self.turn = (self.turn + 1) % len(self.outgoing)
         flat = self.outgoing[self.turn]
         dtype = flat.whole.dtype
         for ref, shape, view, average in zip(
@@ -107,9 +110,6 @@ class Plan:
         for bucket in self.buckets:
             bucket.left = len(bucket.numbers)
             bucket.work = None
-            # Two turns: a slower rank may still read what was written in the last one. It has read the one before,
-            # or it would not have signalled since.
-            bucket.turn = (bucket.turn + 1) % len(bucket.outgoing)
 
     def is_stale(self) -> bool:
         """A parameter has died or changed its shape, type or device since the plan was made."""

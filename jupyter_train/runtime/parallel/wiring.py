@@ -88,10 +88,16 @@ class Parallel:
         return self._reducer is not None and self._reducer.active
 
     def finish(self) -> None:
-        """The cell has ended here. Whoever still waits for this rank learns that it will not come."""
+        """The cell has ended here. Whoever still waits for this rank learns that it will not come.
+
+        Raises:
+            RanksDiverged: it was raised before, and the cell has caught it.
+        """
         if self._header is not None:
             from jupyter_train.runtime.parallel.header import Life
 
+            if self._header.parted:
+                self._header.part()
             self._header.live(Life.FINISHED)
 
     def fail(self, error: BaseException) -> None:
