@@ -5,6 +5,7 @@ There is one `Connection` per cluster, and one of them is the current one.
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import logging
 import os
@@ -275,6 +276,9 @@ class Session:
 
     def _is_news(self, record: logging.LogRecord) -> bool:
         """Whether a line of Dask's client is for the user: that one of our clusters ended is not."""
+        # Closing a client ends its tries to reconnect, which Dask logs with a traceback of 30 lines.
+        if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+            return False
         lost = str(record.msg).startswith("Failed to reconnect to scheduler")
         return not lost or all(c.client.status == "running" for c in list(self._connections.values()))
 

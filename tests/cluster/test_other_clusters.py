@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import subprocess
 import sys
@@ -121,3 +123,13 @@ def test_a_cluster_that_vanished_says_what_to_do(lab: str, session: Session) -> 
 def test_an_unknown_name_names_the_nearest(session: Session) -> None:
     with pytest.raises(ClusterError, match="Did you mean local"):
         session.use("lokal")
+
+
+def test_the_end_of_a_clients_tries_to_reconnect_is_no_news() -> None:
+    def record(text: str, error: BaseException | None) -> logging.LogRecord:
+        info = None if error is None else (type(error), error, None)
+        return logging.LogRecord("distributed.client", logging.ERROR, "client.py", 1, text, (), info)
+
+    session = Session()
+    assert not session._is_news(record("", asyncio.CancelledError()))
+    assert session._is_news(record("", ValueError("something else")))
