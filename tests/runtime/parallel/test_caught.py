@@ -57,4 +57,5 @@ def test_an_error_that_one_rank_meets_and_catches_parts_the_ranks_whatever_they_
     outcomes = on_ranks(cell, 2, hosts=hosts, limit_s=30)
     kinds = [outcome.kind for outcome in outcomes]
     assert "RanksDiverged" in kinds, [outcome.error for outcome in outcomes]
-    assert set(kinds) <= {"RanksDiverged", "PeerLost"}
+    # One that catches PeerLost as well comes to its end; the other's error is the run's.
+    assert set(kinds) <= {"RanksDiverged", "PeerLost", ""}
