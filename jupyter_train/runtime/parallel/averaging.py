@@ -79,6 +79,7 @@ class Averager:
         self._plan: Plan | None = None
         self._unplanned = False
         self._late = False
+        self._tag = 0  #: what its signals to the ranks of this host are named
         self._came: set[int] = set()
 
     # -- while backward runs
@@ -87,6 +88,7 @@ class Averager:
     def watching(self, line: Line) -> Iterator[None]:
         """Gradients that come now are those of ``line``."""
         self._line, self._plan = line, line.plan
+        self._tag = self._header.sequence  # the BatchNorms in this backward go on counting
         self._unplanned = self._late = False
         self._came.clear()
         if line.plan is not None:
@@ -154,13 +156,13 @@ class Averager:
 
     def _send(self, bucket: Bucket) -> None:
         if bucket.parts and self._neighbours is not None:
-            self._neighbours.signal(self._header.sequence)
+            self._neighbours.signal(self._tag)
         else:
             bucket.work = self._groups.data.allreduce([bucket.reduced.whole])
 
     def _finish(self, bucket: Bucket) -> None:
         if bucket.parts and self._neighbours is not None:
-            if not self._neighbours.wait(self._header.sequence):
+            if not self._neighbours.wait(self._tag):
                 self._header.part()
             bucket.add_up()
         else:

@@ -10,7 +10,7 @@ import pytest
 
 from jupyter_train.runtime.parallel import averaging, hostmemory, neighbours
 from jupyter_train.runtime.parallel.hostmemory import map_file, new_file
-from tests.runtime.parallel.ranks import Outcome, on_ranks
+from tests.runtime.parallel.ranks import Outcome, difference, on_ranks, plain
 
 #: Several buckets (0.3 M numbers of 8 bytes), two lines that call backward, gradients added up over two backwards.
 CELL = """
@@ -49,6 +49,16 @@ def test_two_ranks_get_the_bits_that_gloo_gives(by_gloo: list[list[np.ndarray]])
     assert len(outcomes[0].names["shared"]) > 1
     assert all(outcomes[0].names["shared"])
     assert all(same(mine, by_gloo[0]) for mine in weights(outcomes))
+
+
+def test_batch_norms_that_talk_in_the_middle_of_a_backward_are_not_in_the_way() -> None:
+    """With several buckets the first is on its way when a BatchNorm adds up its own."""
+    cell = CELL.replace("nn.Tanh()", "nn.BatchNorm1d(400), nn.Tanh()")
+    wanted = plain(cell.partition("shared = ")[0])
+    for hosts in (1, 2):
+        outcomes = on_ranks(cell, 2, hosts=hosts, keep=("shared",))
+        assert all(difference(wanted.weights, mine) <= 1e-9 for mine in weights(outcomes))
+        assert outcomes[0].names["shared"] == [hosts == 1] * len(outcomes[0].names["shared"])
 
 
 def test_more_ranks_end_with_the_same_bits_on_each() -> None:
