@@ -20,8 +20,8 @@ SPOOL_MOST_BYTES = 32 << 20  #: then only the tail is kept: the rest has long be
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
-def spool_name(attempt: int, rank: int | str) -> str:
-    """File name of a rank's spool; ``rank`` may be ``*``."""
+def spool_name(attempt: int | str, rank: int | str) -> str:
+    """File name of a rank's spool; each may be ``*``."""
     return f"spool-{attempt}-{rank}.events"
 
 

@@ -8,17 +8,28 @@ need as used, now and then, for a retry begins from the same data.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 
 from jupyter_train.errors import TrainError
-from jupyter_train.home import content_folder
+from jupyter_train.home import content_folder, home
+from jupyter_train.runtime.spool import spool_name
 from jupyter_train.transport.content import ContentStore
 from jupyter_train.transport.quota import content_quota
 
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 900.0  #: well below the hour for which what was used stays
+#: Files beside ranks go with them. Of those that a killed worker left, this is the age at which nobody writes to them
+#: any more, not even a rank that has had nothing to say for days.
+ABANDONED_S = 7 * 24 * 3600.0
+#: Shared memory has a name for milliseconds, while the ranks of a run map it.
+NAMED_S = 3600.0
+SHARED_MEMORY = Path("/dev/shm")
 
 
 class Tidying:
@@ -51,6 +62,7 @@ class Tidying:
             keys = list(self._needed())
             try:
                 await asyncio.get_running_loop().run_in_executor(None, tidy, keys)
+                await asyncio.get_running_loop().run_in_executor(None, sweep)
             except (OSError, TrainError) as error:  # a full or unreadable disk: what needs it will say so
                 logger.warning("captured data could not be looked after: %s", error)
 
@@ -63,3 +75,18 @@ def tidy(needed: Collection[str]) -> int:
     content = ContentStore(folder)
     content.missing(needed)
     return content.prune(content_quota(folder), needed=needed)
+
+
+def sweep(now: float | None = None) -> list[Path]:
+    """Remove what processes left that were killed: files beside ranks, names of shared memory; what was removed."""
+    now = time.time() if now is None else now
+    old = [(path, ABANDONED_S) for path in (home() / "runs").glob(f"*/{spool_name('*', '*')}")]
+    old += [(path, NAMED_S) for path in SHARED_MEMORY.glob("jupyter-train-*")]
+    removed = []
+    for path, age_s in old:
+        with contextlib.suppress(OSError):  # another worker was quicker
+            found = path.lstat()
+            if found.st_uid == os.getuid() and now - found.st_mtime > age_s:
+                path.unlink()
+                removed.append(path)
+    return removed
