@@ -85,7 +85,7 @@ def _metric_panels(view: RunView, clock: StepClock) -> list[_Panel]:
 def _usage_panels(view: RunView) -> list[_Panel]:
     cpu = usage_band(view.usage, "cpu_cores")
     memory = usage_band(view.usage, "memory_bytes")
-    if not len(cpu.x):
+    if len(cpu.x) < 2:  # one reading is a number, which the table has
         return []
     ranks = "per rank" if len(view.usage) > 1 else ""
     gigabytes = Band(

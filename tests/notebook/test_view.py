@@ -158,9 +158,12 @@ class TestChart:
         run.metrics(0, loss=values, other=[1e9] * len(values), lr=values)
         self.drawn(run)
 
-    def test_usage_alone_is_drawn_and_nothing_is_not(self, run: FakeRun) -> None:
+    def test_usage_alone_is_drawn_from_the_second_reading_on(self, run: FakeRun) -> None:
         run.begin()
         assert chart.draw(*seen(run), now=run.now) is None
+        run.usage(0)
+        assert chart.draw(*seen(run), now=run.now) is None
+        run.now += 1.0
         run.usage(0)
         self.drawn(run)
 
