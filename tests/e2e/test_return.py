@@ -77,8 +77,8 @@ def test_of_two_runs_at_once_the_later_to_end_wins_also_if_it_is_asked_first(
     notebook.run("%train wait tortoise", timeout=60)
     reply = notebook.run("%train wait hare", timeout=60)
 
-    assert "model stays as run tortoise left it, which ended later" in reply.all_text
-    assert 'jt.run("hare").result("model") has this run\'s' in reply.all_text
+    assert "history, model stay as run tortoise left them, which ended later" in reply.all_text
+    assert 'jt.run("hare").result("history") and the like have this run\'s' in reply.all_text
     assert notebook.run("print(model, history)").stdout.split() == ["tortoise", "['tortoise']"]
     assert (
         notebook.run("import jupyter_train as jt; print(jt.run('hare').result('model'))").stdout == "hare\n"
@@ -95,7 +95,7 @@ def test_of_two_runs_at_once_the_later_replaces_what_the_earlier_brought(
     assert notebook.run("print(model)").stdout.strip() == "first"
     reply = notebook.run("%train wait second", timeout=60)
 
-    assert "model was set by run first too, which ended earlier" in reply.all_text
+    assert "history, model were set by run first too, which ended earlier" in reply.all_text
     assert notebook.run("print(model, history)").stdout.split() == ["second", "['second']"]
 
 
