@@ -46,15 +46,20 @@ class TextScreen:
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
         self._begun = False
+        self._is_over = False
         self._last = ""
 
     def show(self, bundle: dict[str, Any], *, final: bool) -> None:
         """See :class:`Screen`."""
         text = bundle["text/plain"] + "\n"
-        if (final or not self._begun) and text != self._last:
+        if not self._begun or (final and not self._is_over):
             self._write(text)
-            self._last = text
-        self._begun = True
+        elif final:  # the last words again, with what was learnt since
+            said = self._last.splitlines()
+            self._write("".join(f"{line}\n" for line in text.splitlines() if line not in said))
+        else:
+            return
+        self._begun, self._is_over, self._last = True, final, text
 
     def show_again(self, bundle: dict[str, Any]) -> None:
         """See :class:`Screen`. Nothing is ever cleared here."""

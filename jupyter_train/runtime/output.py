@@ -73,5 +73,10 @@ def redirect(recorder: Recorder) -> None:
 
 def _in_fork(recorder: Recorder) -> None:
     recorder.disown()
-    sys.stdout = io.TextIOWrapper(io.FileIO(1, "wb", closefd=False), "utf-8", write_through=True)
-    sys.stderr = io.TextIOWrapper(io.FileIO(2, "wb", closefd=False), "utf-8", write_through=True)
+    # By lines, as in a terminal: what several workers of a loader print at once would be mixed within them.
+    sys.stdout, sys.stderr = _by_lines(1), _by_lines(2)
+
+
+def _by_lines(fd: int) -> io.TextIOWrapper:
+    raw = io.BufferedWriter(io.FileIO(fd, "wb", closefd=False))
+    return io.TextIOWrapper(raw, "utf-8", errors="backslashreplace", line_buffering=True)

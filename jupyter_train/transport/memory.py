@@ -140,7 +140,8 @@ class Outgoing:
         offset_of = np.zeros(count, np.int64)
         compacted: set[int] = set()
         contents: list[Bytes] = []
-        for start, end, members in _merge(self._starts, self._ends):
+        # In the order of first use: addresses are others each time, and files are named by what is in them.
+        for start, end, members in sorted(_merge(self._starts, self._ends), key=lambda one: min(one[2])):
             is_elsewhere = self._elsewhere is not None and self._elsewhere(start, end - start) is not None
             if len(members) == 1 and members[0] in self._compact and not is_elsewhere:
                 contents.append(self._compact[members[0]][1]())

@@ -31,6 +31,17 @@ def test_overlapping_views_become_one_region() -> None:
     assert there[10] == -1
 
 
+def test_regions_come_in_the_order_in_which_they_are_first_used() -> None:
+    """Not by their addresses, which are others each time: files are named by what is in them."""
+    base = np.arange(10.0)
+    for views in ([base[:2], base[4:6], base[8:]], [base[8:], base[:2], base[4:6]]):
+        memory = Outgoing()
+        for view in views:
+            array_parts(view, memory)
+        _, contents = memory.regions()
+        assert [content.tobytes() for content in contents] == [view.tobytes() for view in views]
+
+
 def test_neighbours_in_memory_stay_apart() -> None:
     memory = Outgoing()
     base = np.arange(10.0)
