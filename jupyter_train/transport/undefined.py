@@ -12,14 +12,13 @@ import ast
 import builtins
 import difflib
 import inspect
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
-from jupyter_train.transport.bytecode import CodeNames, code_names, global_loads
+from jupyter_train.transport.bytecode import IDENTIFIER, CodeNames, code_names, global_loads
 from jupyter_train.transport.certain import certain_reads
 from jupyter_train.transport.exclusions import is_ipythons
 from jupyter_train.transport.flow import CELL_FLAGS
@@ -35,8 +34,6 @@ _REACH_NAMES = frozenset(
     | {"getipython", "user_ns", "run_cell", "run_line_magic", "run_cell_magic"}
     | {"install", "runpy", "run_path"}
 )
-
-_IDENTIFIER = re.compile(r"[^\W\d]\w*")
 
 #: How names of every notebook are usually bound.
 _USUAL = {
@@ -124,7 +121,7 @@ def _in_strings(tree: ast.Module) -> set[str]:
         word
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        for word in _IDENTIFIER.findall(node.value)
+        for word in IDENTIFIER.findall(node.value)
     }
 
 
