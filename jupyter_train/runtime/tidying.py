@@ -17,6 +17,7 @@ from pathlib import Path
 
 from jupyter_train.errors import TrainError
 from jupyter_train.home import content_folder, home
+from jupyter_train.runtime.sharedmemory import PREFIX, SHARED_MEMORY
 from jupyter_train.runtime.spool import spool_name
 from jupyter_train.transport.content import ContentStore
 from jupyter_train.transport.quota import content_quota
@@ -29,7 +30,6 @@ PERIOD_S = 900.0  #: well below the hour for which what was used stays
 ABANDONED_S = 7 * 24 * 3600.0
 #: Shared memory has a name for milliseconds, while the ranks of a run map it.
 NAMED_S = 3600.0
-SHARED_MEMORY = Path("/dev/shm")
 
 
 class Tidying:
@@ -81,7 +81,7 @@ def sweep(now: float | None = None) -> list[Path]:
     """Remove what processes left that were killed: files beside ranks, names of shared memory; what was removed."""
     now = time.time() if now is None else now
     old = [(path, ABANDONED_S) for path in (home() / "runs").glob(f"*/{spool_name('*', '*')}")]
-    old += [(path, NAMED_S) for path in SHARED_MEMORY.glob("jupyter-train-*")]
+    old += [(path, NAMED_S) for path in SHARED_MEMORY.glob(f"{PREFIX}*")]
     removed = []
     for path, age_s in old:
         with contextlib.suppress(OSError):  # another worker was quicker

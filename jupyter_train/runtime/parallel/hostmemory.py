@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 
 from jupyter_train.runtime.parallel.groups import Groups
-
-SHARED_MEMORY = Path("/dev/shm")
+from jupyter_train.runtime.sharedmemory import PREFIX, SHARED_MEMORY
 
 
 def host_memory(groups: Groups, key: str, size_bytes: int, *, on_disk: bool = False) -> mmap.mmap | None:
@@ -46,7 +45,7 @@ def new_file(size_bytes: int, folders: Sequence[Path]) -> str:
             room = os.statvfs(folder)
             if size_bytes > room.f_bavail * room.f_frsize // 2:
                 continue
-            descriptor, path = tempfile.mkstemp(prefix="jupyter-train-", dir=folder)
+            descriptor, path = tempfile.mkstemp(prefix=PREFIX, dir=folder)
             try:
                 # Not by ftruncate: room that is missing must be missed here, not by SIGBUS in the mapping.
                 os.posix_fallocate(descriptor, 0, size_bytes)
