@@ -8,9 +8,9 @@ import pkgutil
 import torch
 import torch._dynamo
 
-import jupyter_train.runtime.observe
 from jupyter_train.runtime import parallel
 
 torch.set_num_threads(1)
+importlib.import_module("jupyter_train.runtime.observe")
 for _module in pkgutil.iter_modules(parallel.__path__, f"{parallel.__name__}."):
     importlib.import_module(_module.name)
