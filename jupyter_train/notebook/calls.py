@@ -129,6 +129,7 @@ def call_options(settings: Settings, labels: Iterable[str], *, bg: bool) -> Trai
         timeout_s=_read("timeout", words.seconds, given.get("timeout")),
         strategy=_one_of("strategy", ("auto", "none"), given.get("strategy", "auto")),
         batch=_one_of("batch", ("global", "per-rank"), given.get("batch", "global")),
+        sync_bn=_one_of("sync_bn", (True, False), given.get("sync_bn", True)),
         params=_params(given.get("params")),
         tags={str(key): str(value) for key, value in (given.get("tags") or {}).items()},
     )
@@ -144,9 +145,9 @@ def _read(setting: str, read: Callable[[str], Any], value: object) -> Any:
         raise ValueError(f"{setting}={value!r}: {reason}") from None
 
 
-def _one_of(setting: str, choices: tuple[str, ...], value: object) -> Any:
+def _one_of(setting: str, choices: tuple[object, ...], value: object) -> Any:
     if value not in choices:
-        raise ValueError(f"{setting}={value!r}: there are {', '.join(choices)}")
+        raise ValueError(f"{setting}={value!r}: there are {', '.join(map(str, choices))}")
     return value
 
 

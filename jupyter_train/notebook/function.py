@@ -39,6 +39,7 @@ class Settings(TypedDict, total=False):
     seed: int | None
     strategy: Literal["auto", "none"]
     batch: Literal["global", "per-rank"]
+    sync_bn: bool
     timeout: float | str | None  #: seconds, or "2h"
     params: Mapping[str, Any] | None  #: for ``train.params``
     tags: Mapping[str, str] | None
@@ -55,6 +56,7 @@ def submit(
     seed: int | None = None,
     strategy: Literal["auto", "none"] = "auto",
     batch: Literal["global", "per-rank"] = "global",
+    sync_bn: bool = True,
     timeout: float | str | None = None,
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
@@ -75,6 +77,7 @@ def submit(
         seed: of torch, numpy and random on all ranks; default: the states they have here.
         strategy: ``none``: every rank runs the plain function, nothing is split or averaged.
         batch: what a batch size in the function means.
+        sync_bn: BatchNorms see the global batch; False: each rank's its share.
         timeout: seconds, or text as ``2h``; the run then ends FAILED with RunTimeout.
         params: for ``train.params``.
         tags: labels kept with the run.
@@ -93,6 +96,7 @@ def submit(
         "seed": seed,
         "strategy": strategy,
         "batch": batch,
+        "sync_bn": sync_bn,
         "timeout": timeout,
         "params": params,
         "tags": tags,

@@ -71,6 +71,7 @@ class TrainOptions:
     params: Mapping[str, Any] = field(default_factory=dict)
     strategy: Literal["auto", "none"] = "auto"
     batch: Literal["global", "per-rank"] = "global"
+    sync_bn: bool = True
     timeout_s: float | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -97,6 +98,7 @@ TRAIN = Command(
         Option(name="--param", short="-p", value="KEY=VALUE", read=words.parameter, repeats=True, help="a value for train.params: a Python literal, else text; may be repeated"),
         Option(name="--strategy", value="auto|none", choices=("auto", "none"), help="none: every rank runs the plain cell, nothing is split or averaged; default: auto"),
         Option(name="--batch", value="global|per-rank", choices=("global", "per-rank"), help="what a batch size in the cell means; default: global"),
+        Option(name="--no-sync-bn", help="each rank's BatchNorms see its share of a batch only; default: the global batch"),
         Option(name="--timeout", value="2h", read=words.seconds, help="end the run after this time: 90s, 30m, 2h, 1h30m"),
         Option(name="--tag", value="KEY=VALUE", read=words.tag, repeats=True, help="a label kept with the run; may be repeated"),
     ),
@@ -147,6 +149,7 @@ def train_options(line: str) -> TrainOptions:
         params=dict(given.get("param", ())),
         strategy=given.get("strategy", "auto"),
         batch=given.get("batch", "global"),
+        sync_bn=not given.get("no_sync_bn", False),
         timeout_s=given.get("timeout"),
         tags=dict(given.get("tag", ())),
     )

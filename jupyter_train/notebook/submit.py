@@ -104,6 +104,7 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
         captured_names=tuple(captured.names),
         strategy=options.strategy,
         batch=options.batch,
+        sync_batchnorm=options.sync_bn,
         seed=options.seed,
         params=options.params,
         tags=options.tags,

@@ -50,6 +50,7 @@ class RunSpec:
     captured_names: tuple[str, ...] = ()
     strategy: Strategy = "auto"
     batch: BatchMeaning = "global"
+    sync_batchnorm: bool = True  #: its statistics are those of the global batch
     seed: int | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)

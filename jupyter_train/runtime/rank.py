@@ -130,6 +130,7 @@ class _Rank:
             device=device,
             batch=spec.batch,
             strategy=spec.strategy,
+            sync_batchnorm=spec.sync_batchnorm,
             recorder=recorder,
             stop=self._stop,
             observer=observer,

@@ -30,6 +30,7 @@ FULL = RunSpec(
     captured_names=("model", "loader"),
     strategy="none",
     batch="per-rank",
+    sync_batchnorm=False,
     seed=7,
     params={"lr": 0.1, "layers": [1, 2], "note": "é"},
     tags={"who": "me"},

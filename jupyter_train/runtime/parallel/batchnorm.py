@@ -2,11 +2,13 @@
 
 Only in training and while a batch is split; otherwise torch's own. Statistics
 of the shares are put together by count, mean and squared deviation (Chan,
-Golub, LeVeque 1979), so that nothing cancels.
+Golub, LeVeque 1979), so that nothing cancels. Where the user wants local ones
+(``--no-sync-bn``) torch computes them, and the running ones are averaged.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +16,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from jupyter_train.runtime.parallel.patches import Patches
+from jupyter_train.runtime.parallel.running import RunningStatistics
 from jupyter_train.runtime.parallel.shares import Share
+
+_without_compiling: Any = torch.compiler.disable
 
 
 class Statistics:
@@ -28,42 +34,140 @@ class Statistics:
         gather: Callable[[torch.Tensor], torch.Tensor],
         total: Callable[[torch.Tensor], None],
         share: Callable[[], Share | None],
+        running: RunningStatistics,
+        synchronous: bool = True,
     ) -> None:
         self.gather = gather  #: everybody's row, shape (ranks, len(row))
         self.total = total  #: sum over the ranks, in place
         self.share = share  #: of the batch being worked on; None where it is whole
+        self._running = running
+        self._synchronous = synchronous  #: of the global batch; else each rank's of its share
+        self._in_module = False
 
     def install(self, patches: Patches) -> None:
-        """Stand in for the forward of every BatchNorm."""
-        base = nn.modules.batchnorm._BatchNorm
-        original = base.forward
+        """Stand in for the forward of every BatchNorm, and for the functions below those and InstanceNorm."""
+        # A SyncBatchNorm has a forward of its own, which without a process group computes as one process does.
+        for kind in (nn.modules.batchnorm._BatchNorm, nn.SyncBatchNorm):
+            patches.replace(kind, "forward", _without_compiling(self._forward(kind.forward)))
+        patches.replace(functional, "batch_norm", self._batch_norm(functional.batch_norm))
+        patches.replace(functional, "instance_norm", self._instance_norm(functional.instance_norm))
 
+    def _forward(self, original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        @functools.wraps(original)
         def forward(module: Any, x: torch.Tensor) -> torch.Tensor:
             uses_batch = module.training or module.running_mean is None
             share = self.share() if uses_batch else None
             if share is None:
-                result: torch.Tensor = original(module, x)
+                return original(module, x)
+            tracks = module.training and module.track_running_stats and module.running_mean is not None
+            if self._is_local(share) and not isinstance(module, nn.SyncBatchNorm):
+                before, self._in_module = self._in_module, True
+                try:
+                    result = original(module, x)
+                finally:
+                    self._in_module = before
+                if tracks:
+                    self._running.changed((module.running_mean, module.running_var), share)
                 return result
-            return self._normalize(module, x, share)
+            module._check_input_dim(x)
+            momentum = module.momentum
+            if tracks and module.num_batches_tracked is not None:
+                module.num_batches_tracked.add_(1)
+                if momentum is None:
+                    momentum = 1.0 / float(module.num_batches_tracked)
+            running = (module.running_mean, module.running_var) if tracks else (None, None)
+            return self._normalize(x, running, module.weight, module.bias, momentum, module.eps, share)
 
-        patches.replace(base, "forward", torch.compiler.disable(forward))  # type: ignore[no-untyped-call]
+        return forward
 
-    def _normalize(self, module: Any, x: torch.Tensor, share: Share) -> torch.Tensor:
-        module._check_input_dim(x)
-        weight, bias = module.weight, module.bias
+    def _batch_norm(self, original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def in_training(
+            input: torch.Tensor,
+            running_mean: torch.Tensor | None,
+            running_var: torch.Tensor | None,
+            weight: torch.Tensor | None,
+            bias: torch.Tensor | None,
+            training: bool,
+            momentum: float,
+            eps: float,
+        ) -> torch.Tensor:
+            share = self.share() if training and not self._in_module else None
+            if share is not None and not self._is_local(share):
+                return self._normalize(input, (running_mean, running_var), weight, bias, momentum, eps, share)
+            result = original(input, running_mean, running_var, weight, bias, training, momentum, eps)
+            if share is not None and running_mean is not None and running_var is not None:
+                self._running.changed((running_mean, running_var), share)
+            return result
+
+        in_training = _without_compiling(in_training)
+
+        @functools.wraps(original)
+        def batch_norm(
+            input: torch.Tensor,
+            running_mean: torch.Tensor | None,
+            running_var: torch.Tensor | None,
+            weight: torch.Tensor | None = None,
+            bias: torch.Tensor | None = None,
+            training: bool = False,
+            momentum: float = 0.1,
+            eps: float = 1e-5,
+        ) -> torch.Tensor:
+            function = in_training if training else original
+            return function(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+        return batch_norm
+
+    def _instance_norm(self, original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        """Each sample is normalised by itself; only the running statistics are those of a batch."""
+
+        def changed(*running: torch.Tensor) -> None:
+            share = self.share()
+            if share is not None:
+                self._running.changed(running, share)
+
+        changed = _without_compiling(changed)
+
+        @functools.wraps(original)
+        def instance_norm(
+            input: torch.Tensor,
+            running_mean: torch.Tensor | None = None,
+            running_var: torch.Tensor | None = None,
+            weight: torch.Tensor | None = None,
+            bias: torch.Tensor | None = None,
+            use_input_stats: bool = True,
+            momentum: float = 0.1,
+            eps: float = 1e-5,
+        ) -> torch.Tensor:
+            result = original(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+            if use_input_stats and running_mean is not None and running_var is not None:
+                changed(running_mean, running_var)
+            return result
+
+        return instance_norm
+
+    def _is_local(self, share: Share) -> bool:
+        """Statistics of this rank's samples alone; one sample has none, so that such a batch takes all ranks'."""
+        return not self._synchronous and min(share.sizes) > 1
+
+    def _normalize(
+        self,
+        x: torch.Tensor,
+        running: tuple[torch.Tensor | None, torch.Tensor | None],
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        momentum: float,
+        eps: float,
+        share: Share,
+    ) -> torch.Tensor:
         y, mean, variance, count = _Normalize.apply(
-            x, weight, bias, _How(eps=module.eps, statistics=self, is_empty=share.is_empty)
+            x, weight, bias, _How(eps=eps, statistics=self, is_empty=share.is_empty)
         )  # type: ignore[no-untyped-call]
-        if module.training and module.track_running_stats and module.running_mean is not None:
+        running_mean, running_var = running
+        if running_mean is not None and running_var is not None:
             with torch.no_grad():
-                momentum = module.momentum
-                if module.num_batches_tracked is not None:
-                    module.num_batches_tracked.add_(1)
-                    if momentum is None:
-                        momentum = 1.0 / float(module.num_batches_tracked)
                 n = float(count)
-                module.running_mean.lerp_(mean.to(module.running_mean.dtype), momentum)
-                module.running_var.lerp_((variance * (n / (n - 1))).to(module.running_var.dtype), momentum)
+                running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+                running_var.lerp_((variance * (n / (n - 1))).to(running_var.dtype), momentum)
         result: torch.Tensor = y
         return result
 

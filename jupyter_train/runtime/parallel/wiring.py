@@ -135,7 +135,14 @@ class Parallel:
             self._streams.use(private=False)
 
     def _split(
-        self, *, local_world_size: int, device: torch.device, per_rank: bool, stop: StopFlag, remarks: Remarks
+        self,
+        *,
+        local_world_size: int,
+        device: torch.device,
+        per_rank: bool,
+        sync_batchnorm: bool,
+        stop: StopFlag,
+        remarks: Remarks,
     ) -> None:
         from jupyter_train.runtime.parallel.batchnorm import Statistics
         from jupyter_train.runtime.parallel.feed import Feed
@@ -143,6 +150,7 @@ class Parallel:
         from jupyter_train.runtime.parallel.neighbours import meet
         from jupyter_train.runtime.parallel.reducer import Reducer
         from jupyter_train.runtime.parallel.rng import Streams
+        from jupyter_train.runtime.parallel.running import RunningStatistics
 
         observer, patches = self._observer, self._patches
         groups = self._the_groups()
@@ -161,6 +169,12 @@ class Parallel:
             fetching=observer.fetching,
             fetched=observer.fetched,
         )
+        counted: set[Site] = set()
+
+        def on_trained(trained: Pass, site: Site) -> None:
+            _name_counters(remarks, counted, trained, site)
+            running.settle()
+
         self._reducer = reducer = Reducer(
             groups=groups,
             header=header,
@@ -170,21 +184,23 @@ class Parallel:
             rates=lambda: observer.rates_key,
             stop_requested=lambda: stop.requested,
             on_stop=observer.agree_to_stop,
-            on_trained=functools.partial(_name_counters, remarks, set()),
+            on_trained=on_trained,
             neighbours=self._neighbours,
         )
 
-        def before_statistics() -> None:
-            header.post(Kind.NORM, sites.here())
+        def before_statistics(size: int) -> None:
+            header.post(Kind.NORM, sites.here(), loss=size)
             header.check()
 
         def gather(row: torch.Tensor) -> torch.Tensor:
-            before_statistics()
+            before_statistics(row.numel())
             return groups.all_gather(row)
 
         def total(tensor: torch.Tensor) -> None:
-            before_statistics()
+            before_statistics(tensor.numel())
             groups.all_sum(tensor)
+
+        running = RunningStatistics(total)
 
         def share() -> Any:
             current = feed.current if reducer.active else None
@@ -194,7 +210,9 @@ class Parallel:
         _watch_grad(patches, reducer)
         streams.install(patches)
         feed.install(patches)
-        Statistics(gather=gather, total=total, share=share).install(patches)
+        Statistics(
+            gather=gather, total=total, share=share, running=running, synchronous=sync_batchnorm
+        ).install(patches)
         _watch_distributed(patches, lambda: self._leave_alone(remarks))
         observer.rank = self.rank
         observer.shares_curves = True
@@ -210,6 +228,7 @@ def install(
     device: torch.device | str,
     batch: Literal["global", "per-rank"] = "global",
     strategy: Literal["auto", "none"] = "auto",
+    sync_batchnorm: bool = True,
     recorder: Any,
     stop: StopFlag,
     observer: Observer,
@@ -226,6 +245,7 @@ def install(
         store: of the run; None is allowed on one rank.
         batch: "global": the batch size in the cell is that of all ranks
             together; "per-rank": each rank takes one of the written size.
+        sync_batchnorm: statistics of a BatchNorm are those of the global batch.
         recorder: its ``remark`` says what is done otherwise than written.
         observer: attached here, so that every run has its curves.
         cell_file: the file name under which the cell was compiled.
@@ -251,6 +271,7 @@ def install(
                 local_world_size=local_world_size,
                 device=where,
                 per_rank=batch == "per-rank",
+                sync_batchnorm=sync_batchnorm,
                 stop=stop,
                 remarks=remarks,
             )

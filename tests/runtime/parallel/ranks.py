@@ -100,6 +100,7 @@ class Way:
     keep: tuple[str, ...] = ()  #: names to bring back
     batch: str = "global"
     strategy: str = "auto"
+    sync_batchnorm: bool = True
     hosts: int = 1  #: as how many hosts they take themselves for
     limit_s: float = 60.0
     prepare: Callable[[dict[str, Any]], None] | None = None  #: fills the namespace before the cell
@@ -269,7 +270,7 @@ def _one(cell: str, rank: int, way: Way, store: Any) -> Outcome:
     began = time.monotonic()
     parallel = install(
         rank=rank, world_size=way.ranks, local_world_size=way.ranks // way.hosts, store=store, device="cpu",
-        batch=way.batch, strategy=way.strategy, recorder=recorder, stop=stop, observer=observer, cell_file=CELL,
+        batch=way.batch, strategy=way.strategy, sync_batchnorm=way.sync_batchnorm, recorder=recorder, stop=stop, observer=observer, cell_file=CELL,
     )  # fmt: skip
     namespace["train"] = _Train(rank, parallel, observer, stop)
     outcome = Outcome()
