@@ -19,7 +19,7 @@ import textwrap
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -32,6 +32,11 @@ PRELUDE = """\
 import copy, math, os, time
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset, IterableDataset, Dataset, random_split
+class TensorDataset(TensorDataset):
+    def __getitems__(self, rows):
+        if torch.is_grad_enabled(): drawn.append([int(k) for k in rows])
+        return [self[k] for k in rows]
+drawn = []  # indices that training loops asked for, by batch
 torch.manual_seed(1)
 torch.set_default_dtype(torch.float64)
 g0 = torch.Generator().manual_seed(5)
@@ -40,6 +45,13 @@ X = torch.randn(N, 10, generator=g0)
 Y = (X[:, :3].sum(1) > 0).long() + (X[:, 3] > 0.5).long()
 def mlp(i=10, h=32, o=3): return nn.Sequential(nn.Linear(i, h), nn.Tanh(), nn.Linear(h, o))
 """
+
+
+def prelude(*, single: bool = False) -> str:
+    """What stands before each cell, in float64 or in float32."""
+    return PRELUDE.replace("float64", "float32") if single else PRELUDE
+
+
 FIRST_LINE = PRELUDE.count("\n") + 1
 
 
@@ -98,11 +110,12 @@ class Way:
 
     ranks: int
     keep: tuple[str, ...] = ()  #: names to bring back
+    single: bool = False  #: in float32
     batch: str = "global"
     strategy: str = "auto"
     sync_batchnorm: bool = True
     hosts: int = 1  #: as how many hosts they take themselves for
-    limit_s: float = 60.0
+    limit_s: float = 60.0  #: for one cell
     prepare: Callable[[dict[str, Any]], None] | None = None  #: fills the namespace before the cell
 
 
@@ -115,11 +128,11 @@ def plain(cell: str, *, keep: tuple[str, ...] = ()) -> Outcome:
 def plainly(cells: Sequence[str], *, keep: tuple[str, ...] = ()) -> list[Outcome]:
     """The cells, one after the other, in one forked process with nothing installed."""
 
-    def run() -> list[Outcome]:
-        return [_plain(cell, keep) for cell in cells]
+    def run() -> Iterator[Outcome]:
+        return (_plain(cell, keep) for cell in cells)
 
-    (outcomes,) = _in_processes([run], 100.0)
-    assert isinstance(outcomes, list), outcomes
+    (outcomes,) = _in_processes([run], len(cells), 100.0)
+    assert not any(outcome.error for outcome in outcomes), outcomes
     return outcomes
 
 
@@ -131,19 +144,18 @@ def on_ranks(cell: str, ranks: int, **way: Any) -> list[Outcome]:
 def together(cells: Sequence[str], way: Way) -> list[list[Outcome]]:
     """The outcomes of the cells, one after the other, by rank and cell.
 
-    A process that is still there after ``limit_s`` is killed and says "hung".
+    Where a cell takes longer than ``limit_s`` the processes are killed; it says
+    "hung", and those behind it "not run".
     """
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
 
-    def run(rank: int) -> list[Outcome]:
+    def run(rank: int) -> Iterator[Outcome]:
         return _rank(cells, rank, way, listener)
 
-    answers = _in_processes([functools.partial(run, rank) for rank in range(way.ranks)], way.limit_s)
+    runs = [functools.partial(run, rank) for rank in range(way.ranks)]
+    outcomes = _in_processes(runs, len(cells), way.limit_s)
     listener.close()
-    return [
-        answer if isinstance(answer, list) else [Outcome(error=answer, kind=answer)] * len(cells)
-        for answer in answers
-    ]
+    return outcomes
 
 
 def script(cell: str, *, keep: tuple[str, ...] = ()) -> Outcome:
@@ -170,49 +182,74 @@ with open({str(result)!r}, "wb") as file:
     return Outcome(weights=weights, buffers=buffers, out=out, names=names)
 
 
-def _in_processes(runs: Sequence[Callable[[], list[Outcome]]], limit_s: float) -> list[list[Outcome] | str]:
-    """What each of ``runs`` returned in a forked process of its own; "hung" or "nothing" where nothing came."""
-    running = {}
+def _in_processes(
+    runs: Sequence[Callable[[], Iterator[Outcome]]], count: int, limit_s: float
+) -> list[list[Outcome]]:
+    """The ``count`` outcomes of each of ``runs``, in a forked process of its own.
+
+    In place of those that did not come stands an error: "hung" where the process
+    was killed, since nobody said anything for ``limit_s``, "nothing" where it
+    died, and "not run" behind that.
+    """
+    running: dict[int, tuple[int, int]] = {}
     for number, run in enumerate(runs):
-        read, write = os.pipe()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # pytest-timeout has a thread
-            pid = os.fork()
-        if pid == 0:
-            try:
-                gc.freeze()  # or each collection goes through all of torch: 0.2 s, and copies its pages
-                os.close(read)
-                answer = pickle.dumps(run())
-                with os.fdopen(write, "wb") as pipe:
-                    pipe.write(answer)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(0)
-        os.close(write)
+        read, pid = _forked(run)
         running[read] = (number, pid)
-    answers: list[list[Outcome] | str] = ["nothing"] * len(runs)
-    data = dict.fromkeys(running, b"")
+    outcomes: list[list[Outcome]] = [[] for _ in runs]
+    why = ["nothing"] * len(runs)
+    data = {read: bytearray() for read in running}
     end = time.monotonic() + limit_s
     while running:
         ready, _, _ = select.select(list(running), [], [], max(0.0, end - time.monotonic()))
         if not ready:
             for number, pid in running.values():
                 os.kill(pid, signal.SIGKILL)
-                answers[number] = "hung"
+                why[number] = "hung"
             end = time.monotonic() + 5
             continue
         for read in ready:
             chunk = os.read(read, 1 << 20)
-            if chunk:
-                data[read] += chunk
+            number, pid = running[read]
+            if not chunk:
+                del running[read]
+                os.close(read)
+                os.waitpid(pid, 0)
                 continue
-            number, pid = running.pop(read)
+            data[read] += chunk
+            while len(data[read]) >= 8 and len(data[read]) >= 8 + int.from_bytes(data[read][:8], "big"):
+                size = int.from_bytes(data[read][:8], "big")
+                outcomes[number].append(pickle.loads(data[read][8 : 8 + size]))
+                del data[read][: 8 + size]
+                if "hung" not in why:
+                    end = time.monotonic() + limit_s
+    for came, reason in zip(outcomes, why, strict=True):
+        if len(came) < count:
+            came.append(Outcome(error=reason, kind=reason))
+        came.extend([Outcome(error="not run", kind="not run")] * (count - len(came)))
+    return outcomes
+
+
+def _forked(run: Callable[[], Iterator[Outcome]]) -> tuple[int, int]:
+    """A process that writes each outcome into a pipe: the pipe's end for reading, and its number."""
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pytest-timeout has a thread
+        pid = os.fork()
+    if pid == 0:
+        try:
+            gc.freeze()  # or each collection goes through all of torch: 0.2 s, and copies its pages
             os.close(read)
-            os.waitpid(pid, 0)
-            if data[read]:
-                answers[number] = pickle.loads(data[read])
-    return answers
+            with os.fdopen(write, "wb") as pipe:
+                for outcome in run():
+                    answer = pickle.dumps(outcome)
+                    pipe.write(len(answer).to_bytes(8, "big") + answer)
+                    pipe.flush()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(write)
+    return read, pid
 
 
 def _new_main(source: str) -> dict[str, Any]:
@@ -230,7 +267,7 @@ def _plain(cell: str, keep: tuple[str, ...]) -> Outcome:
     return _gathered(Outcome(), namespace, keep)
 
 
-def _rank(cells: Sequence[str], rank: int, way: Way, listener: socket.socket) -> list[Outcome]:
+def _rank(cells: Sequence[str], rank: int, way: Way, listener: socket.socket) -> Iterator[Outcome]:
     import torch
     import torch.distributed as dist
 
@@ -242,16 +279,16 @@ def _rank(cells: Sequence[str], rank: int, way: Way, listener: socket.socket) ->
         "127.0.0.1", port, ranks, rank == 0, timedelta(seconds=30),
         wait_for_workers=False, master_listen_fd=listener.detach() if rank == 0 else None,
     )  # fmt: skip
-    outcomes = []
+    outcome = Outcome()
     for number, cell in enumerate(cells):
-        outcomes.append(_one(cell, rank, way, dist.PrefixStore(str(number), store)))
-    if not outcomes[-1].error:
+        outcome = _one(cell, rank, way, dist.PrefixStore(str(number), store))
+        yield outcome
+    if not outcome.error:
         end = time.monotonic() + 5
         with contextlib.suppress(RuntimeError):  # rank 0 has failed meanwhile, and its store went with it
             store.add("done", 1)
             while rank == 0 and time.monotonic() < end and int(store.add("done", 0)) < ranks:
                 time.sleep(0.005)  # rank 0 hosts the store that the others still read
-    return outcomes
 
 
 def _one(cell: str, rank: int, way: Way, store: Any) -> Outcome:
@@ -261,7 +298,7 @@ def _one(cell: str, rank: int, way: Way, store: Any) -> Outcome:
 
     recorder, stop = Recorder(), StopFlag()
     observer = Observer(recorder, stop, CELL)
-    source = PRELUDE + textwrap.dedent(cell)
+    source = prelude(single=way.single) + textwrap.dedent(cell)
     namespace = _new_main(source)
     random.seed(0)  # forking seeds it anew
     if way.prepare is not None:
