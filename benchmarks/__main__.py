@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks import capture, load_ext, log, start, throughput
+from benchmarks.models import MODELS
 from benchmarks.report import Row
 
-MEASURES: dict[str, Callable[[int | None], Iterator[Row]]] = {
+MEASURES: dict[str, Callable[..., Iterator[Row]]] = {
     "start": start.measure,
     "log": log.measure,
     "throughput": throughput.measure,
@@ -19,7 +20,7 @@ MEASURES: dict[str, Callable[[int | None], Iterator[Row]]] = {
 _HELP = {
     "start": f"press run -> first optimizer step on 2 ranks, against torchrun ({start.RUNS} runs)",
     "log": f"cost of train.log(loss=x), against tensorboard ({log.ROUNDS} rounds of {log.CALLS} calls)",
-    "throughput": f"steps/s and CPU per step, against torchrun with DDP ({throughput.PAIRS} pairs)",
+    "throughput": f"steps/s and CPU per step of a CNN, an MLP or a transformer, against DDP ({throughput.PAIRS} pairs)",
     "capture": f"a cell over {capture.MEGABYTES} MB: bytes sent, time to start, memory ({capture.ROUNDS} rounds)",
     "import": f"what %%load_ext adds to plain IPython ({load_ext.PAIRS} pairs)",
 }
@@ -35,6 +36,11 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         one = which.add_parser(name, help=text, description=text)
         one.add_argument("--json", action="store_true", help="one JSON object per line")
         one.add_argument("--repeat", type=int, metavar="N", help="repetitions, instead of the usual number")
+        if name == "throughput":
+            one.add_argument("--model", choices=MODELS, default="cnn", help="what is trained (default: cnn)")
+            one.add_argument(
+                "--workers", type=int, default=0, metavar="N", help="of each rank's loader (default: 0)"
+            )
     return parser.parse_args(given)
 
 
@@ -44,7 +50,8 @@ def main(given: Sequence[str] | None = None) -> int:
     if asked.repeat is not None and asked.repeat < 1:
         print("--repeat takes a number from 1", file=sys.stderr)
         return 2
-    for one in MEASURES[asked.measure](asked.repeat):
+    options = {"model": asked.model, "workers": asked.workers} if asked.measure == "throughput" else {}
+    for one in MEASURES[asked.measure](asked.repeat, **options):
         print(one.as_json() if asked.json else one.as_text(), flush=True)
     return 0
 

@@ -1,4 +1,4 @@
-"""Steps per second and CPU seconds per step of a small CNN on two ranks, ours and bare torchrun with DDP.
+"""Steps per second and CPU seconds per step on two ranks, ours and bare torchrun with DDP, of one of ``models``.
 
 Ours runs as users run it: a cell in a real kernel, with live view, journal and
 recorded curves. Start-up is left out on both sides: only steps after a warm-up
@@ -12,37 +12,17 @@ from pathlib import Path
 
 from benchmarks.kernel import Kernel, training_kernel
 from benchmarks.meter import Stretch, read_stretch
+from benchmarks.models import MODELS, Model
 from benchmarks.peers import torchrun
 from benchmarks.report import OURS, Row, progress, row
 from benchmarks.stats import ratios
 
 PAIRS = 20
-WARM_STEPS = 100
-STEPS = 1100  #: counted, after the warm ones; some seconds, so that /proc's 10 ms do not matter
-_BATCH = 128  #: global
-
-_SETUP = """
-import torch
-from sklearn.datasets import load_digits
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-from benchmarks.meter import Meter
-
-torch.manual_seed(0)
-digits = load_digits()
-images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1).repeat(8, 1, 1, 1) / 16
-labels = torch.tensor(digits.target).repeat(8)
-dataset = TensorDataset(images, labels)
-model = nn.Sequential(
-    nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
-    nn.MaxPool2d(2), nn.Flatten(), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10),
-)
-loss_fn = nn.CrossEntropyLoss()
-"""
+RANKS = 2
 
 _LOOP = """
 torch.set_num_threads(1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+optimizer = {optimizer}
 meter = Meter({file!r}, {first}, {last})
 for epoch in range({epochs}):
     for x, y in loader:
@@ -53,9 +33,11 @@ for epoch in range({epochs}):
         meter.step()
 """
 
-_OURS_LOADER = f"loader = DataLoader(dataset, batch_size={_BATCH}, shuffle=True, drop_last=True)\n"
+_OURS_LOADER = (
+    "loader = DataLoader(dataset, batch_size={batch}, shuffle=True, drop_last=True, num_workers={workers})\n"
+)
 
-_THEIRS_BEFORE = f"""
+_THEIRS_BEFORE = """
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data.distributed import DistributedSampler
@@ -64,7 +46,7 @@ torch.set_num_threads(1)
 dist.init_process_group("gloo")
 model = DistributedDataParallel(model)
 sampler = DistributedSampler(dataset, drop_last=True)
-loader = DataLoader(dataset, batch_size={_BATCH // 2}, sampler=sampler, drop_last=True)
+loader = DataLoader(dataset, batch_size={batch}, sampler=sampler, drop_last=True, num_workers={workers})
 """
 
 _THEIRS_AFTER = """
@@ -75,48 +57,66 @@ dist.destroy_process_group()
 """
 
 
-def loop(file: Path, warm: int, steps: int) -> str:
+def loop(model: Model, file: Path) -> str:
     """The training loop, the same text for both."""
-    per_epoch = 1797 * 8 // _BATCH
-    last = warm + steps
-    return _LOOP.format(file=str(file), first=warm, last=last, epochs=-(-last // per_epoch))
+    last = model.warm_steps + model.steps
+    epochs = -(-last // (model.samples // model.batch))
+    return _LOOP.format(
+        optimizer=model.optimizer, file=str(file), first=model.warm_steps, last=last, epochs=epochs
+    )
 
 
-def ours(kernel: Kernel, warm: int, steps: int) -> Stretch:
-    """One run of ours in a warm kernel; model and data are made anew, as the peer's are."""
+def our_setup(model: Model, workers: int) -> str:
+    """What the notebook has before the cell: model and data, made anew for each run as the peer's are."""
+    return model.setup + _OURS_LOADER.format(batch=model.batch, workers=workers)
+
+
+def their_script(model: Model, workers: int, file: Path) -> str:
+    """The same under DDP, as its tutorial has it."""
+    before = _THEIRS_BEFORE.format(batch=model.batch // RANKS, workers=workers)
+    return model.setup + before + loop(model, file) + _THEIRS_AFTER
+
+
+def ours(kernel: Kernel, model: Model, workers: int) -> Stretch:
+    """One run of ours in a warm kernel."""
     file = kernel.home / "stretch.json"
-    kernel.run(_SETUP + _OURS_LOADER)
-    kernel.run("%%train -n 2 --name throughput\n" + loop(file, warm, steps))
+    kernel.run(our_setup(model, workers))
+    kernel.run(f"%%train -n {RANKS} --name throughput\n" + loop(model, file))
     return read_stretch(file)
 
 
-def theirs(folder: Path, warm: int, steps: int) -> Stretch:
+def theirs(folder: Path, model: Model, workers: int) -> Stretch:
     """One run under torchrun."""
     file, script = folder / "stretch.json", folder / "script.py"
-    script.write_text(_SETUP + _THEIRS_BEFORE + loop(file, warm, steps) + _THEIRS_AFTER)
-    torchrun(script, folder)
+    script.write_text(their_script(model, workers, file))
+    torchrun(script, folder, ranks=RANKS)
     return read_stretch(file)
 
 
-def measure(pairs: int | None = None, *, warm: int = WARM_STEPS, steps: int = STEPS) -> Iterator[Row]:
-    """``pairs`` runs of each, by turns; who goes first changes from pair to pair."""
+def measure(pairs: int | None = None, *, model: str = "cnn", workers: int = 0) -> Iterator[Row]:
+    """``pairs`` runs of each, by turns; who goes first changes from pair to pair.
+
+    Args:
+        workers: of each loader, on both sides.
+    """
     pairs = pairs or PAIRS
+    one = MODELS[model]
     mine: list[Stretch] = []
     peers: list[Stretch] = []
     with training_kernel() as kernel:
         folder = kernel.home / "torchrun"
         folder.mkdir()
-        kernel.run("%%train -n 2\npass")
+        kernel.run(f"%%train -n {RANKS}\npass")
         for i in range(pairs):
             if i % 2:
-                peers.append(theirs(folder, warm, steps))
-                mine.append(ours(kernel, warm, steps))
+                peers.append(theirs(folder, one, workers))
+                mine.append(ours(kernel, one, workers))
             else:
-                mine.append(ours(kernel, warm, steps))
-                peers.append(theirs(folder, warm, steps))
+                mine.append(ours(kernel, one, workers))
+                peers.append(theirs(folder, one, workers))
             a, b = mine[-1], peers[-1]
             progress(
-                f"pair {i + 1}/{pairs}: {a.steps_per_s:.0f} and {b.steps_per_s:.0f} steps/s, "
+                f"{model}, pair {i + 1}/{pairs}: {a.steps_per_s:.1f} and {b.steps_per_s:.1f} steps/s, "
                 f"{1e3 * a.cpu_s_per_step:.2f} and {1e3 * b.cpu_s_per_step:.2f} CPU ms per step, "
                 f"{a.processes} and {b.processes} processes"
             )

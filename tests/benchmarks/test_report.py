@@ -37,6 +37,8 @@ def test_every_measure_can_be_asked_for() -> None:
     assert list(MEASURES) == ["start", "log", "throughput", "capture", "import"]
     asked = arguments(["throughput", "--json", "--repeat", "3"])
     assert (asked.measure, asked.json, asked.repeat) == ("throughput", True, 3)
+    assert (asked.model, asked.workers) == ("cnn", 0)
+    assert arguments(["throughput", "--model", "mlp", "--workers", "2"]).model == "mlp"
 
 
 def test_no_repetitions_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

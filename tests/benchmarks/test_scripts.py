@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import ast
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import capture, log, start, throughput
+from benchmarks.models import MODELS
 
 
-def test_both_sides_of_throughput_run_the_same_loop(tmp_path: Path) -> None:
-    loop = throughput.loop(tmp_path / "s.json", 10, 100)
+@pytest.mark.parametrize("name", MODELS)
+def test_both_sides_of_throughput_run_the_same_loop(name: str, tmp_path: Path) -> None:
+    model = MODELS[name]
+    loop = throughput.loop(model, tmp_path / "s.json")
     for text in (
-        throughput._SETUP + throughput._OURS_LOADER + loop,
-        throughput._SETUP + throughput._THEIRS_BEFORE + loop + throughput._THEIRS_AFTER,
+        throughput.our_setup(model, 2) + loop,
+        throughput.their_script(model, 2, tmp_path / "s.json"),
     ):
         ast.parse(text)
-    assert "Meter(" in loop
-    assert "10, 110)" in loop
+        assert loop in text
+        assert "num_workers=2" in text
+    assert f", {model.warm_steps}, {model.warm_steps + model.steps})" in loop
 
 
-def test_throughput_has_epochs_for_all_its_steps(tmp_path: Path) -> None:
-    loop = throughput.loop(tmp_path / "s.json", 50, 1000)
+@pytest.mark.parametrize("name", MODELS)
+def test_throughput_has_epochs_for_all_its_steps(name: str, tmp_path: Path) -> None:
+    model = MODELS[name]
+    loop = throughput.loop(model, tmp_path / "s.json")
     epochs = next(line for line in loop.splitlines() if line.startswith("for epoch"))
-    assert int(epochs.partition("range(")[2].partition(")")[0]) * (1797 * 8 // 128) >= 1050
+    steps = int(epochs.partition("range(")[2].partition(")")[0]) * (model.samples // model.batch)
+    assert steps >= model.warm_steps + model.steps
 
 
 def test_the_texts_of_start_and_log_are_valid() -> None:
@@ -68,7 +76,8 @@ def test_torchrun_is_measured_with_all_its_processes(tmp_path: Path, monkeypatch
     others = tmp_path / "others"
     others.mkdir()
     monkeypatch.setenv("TMPDIR", str(others))
-    stretch = throughput.theirs(tmp_path, 5, 60)
+    short = replace(MODELS["cnn"], warm_steps=5, steps=60)
+    stretch = throughput.theirs(tmp_path, short, 0)
     assert not list(others.glob("torchelastic*"))
     assert stretch.steps == 60
     assert stretch.processes >= 3
