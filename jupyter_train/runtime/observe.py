@@ -45,6 +45,13 @@ class BackwardReducer(Protocol):
         """Another backward runs inside the one under way (a reentrant checkpoint)."""
 
 
+class BackwardWitness(Protocol):
+    """Keeps samples of the first backwards, see `jupyter_train.runtime.proof`."""
+
+    def backward(self, site: Site, tensors: Any, loss: Any) -> None:
+        """A backward is done, and its gradients are those that the cell will use."""
+
+
 class Observer:
     """Counts steps and records what a training loop shows of itself.
 
@@ -63,6 +70,7 @@ class Observer:
         self.stop_agreed = False  #: all ranks know of the stop
         self.rates_key = 0  #: 15 bits of the learning rates of the newest step
         self.reducer: BackwardReducer | None = None
+        self.witness: BackwardWitness | None = None
         self.shares_curves = False  #: losses are global: rank 0 records them for all
         self.rank = 0
         self._polled = False
@@ -165,6 +173,8 @@ class Observer:
                     loss = self.reducer.backward(original, site, tensors, arguments)
             finally:
                 self._inside = False
+            if self.witness is not None:
+                self.witness.backward(site, tensors, loss)
             self._loss(site, tensors, loss)
             return None
 

@@ -87,6 +87,17 @@ class Parallel:
         """Batches are shared out and gradients averaged."""
         return self._reducer is not None and self._reducer.active
 
+    @property
+    def has_share(self) -> bool:
+        """The batch that is being worked on is this rank's part of a global one."""
+        current = self._feed.current if self.is_split and self._feed is not None else None
+        return current is not None and current.share is not None
+
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        """All that gradients have been averaged for."""
+        return list(self._reducer.registry.alive().values()) if self._reducer is not None else []
+
     def finish(self) -> None:
         """The cell has ended here. Whoever still waits for this rank learns that it will not come.
 
