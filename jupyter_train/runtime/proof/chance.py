@@ -33,7 +33,7 @@ class Chance:
         self.in_loop = False
         self.coarse = ""  #: a type below 32 bits that autocast was asked for
         self._in_data = mmap.mmap(-1, 1)
-        self._mark = _states()
+        self._mark: tuple[Any, ...] | None = None  #: the states since when draws count; None outside of a pass
 
     @property
     def in_data(self) -> bool:
@@ -42,9 +42,10 @@ class Chance:
 
     def step(self) -> None:
         """A backward has ended: who has drawn since the batch came?"""
-        now = _states()
-        self.in_loop = self.in_loop or now != self._mark
-        self._mark = now
+        if self._mark is not None:
+            now = _states()
+            self.in_loop = self.in_loop or now != self._mark
+            self._mark = now
 
     def begin(self) -> None:
         """What was drawn up to now does not count: the first step to be compared begins."""
@@ -85,9 +86,13 @@ class Chance:
         def called(*args: Any, **kwargs: Any) -> Any:
             self.step()
             try:
-                return original(*args, **kwargs)
-            finally:
+                value = original(*args, **kwargs)
+            except StopIteration:
+                self._mark = None  # between two passes ranks draw alike
+                raise
+            if name == "__next__" or self._mark is not None:
                 self._mark = _states()
+            return value
 
         patches.replace(owner, name, called)
 

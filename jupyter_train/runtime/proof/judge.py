@@ -5,7 +5,8 @@ added in another order. How much that may be depends on the type that was comput
 in, and grows from step to step: an optimizer such as Adam makes a full step of a
 gradient that is zero but for rounding. So the first step is held to a narrow limit
 and the later ones to a wide one; the faults that are looked for change gradients by
-a tenth or more.
+a tenth or more. Running statistics are compared behind the first step alone: the
+bias in front of a BatchNorm has gradients that are all rounding, and its mean follows.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def _exactly(
         loss = _loss_gap(mine, theirs, loudest)
         gradients = list(_gaps(mine.gradients, theirs.gradients, floor=FLOOR))
         missing = sorted((mine.gradients.keys() ^ theirs.gradients.keys()) & known)
-        buffers = list(_gaps(mine.buffers, theirs.buffers, floor=FLOOR))
+        buffers = list(_gaps(mine.buffers, theirs.buffers, floor=FLOOR)) if number == 0 else []
         worst = max([loss, _worst(gradients), _worst(buffers)])
         if worst > limit or missing:
             cause, ratio = _cause(loss, gradients, buffers, missing, limit=limit, ranks=ranks, step=number)

@@ -68,6 +68,7 @@ class Outcome:
     metrics: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     seconds: float = 0.0
     names: dict[str, Any] = field(default_factory=dict)
+    seen: Any = None  #: what ``Way.within`` gave
 
 
 class Recorder:
@@ -117,6 +118,8 @@ class Way:
     hosts: int = 1  #: as how many hosts they take themselves for
     limit_s: float = 60.0  #: for one cell
     prepare: Callable[[dict[str, Any]], None] | None = None  #: fills the namespace before the cell
+    #: around the cell, given what ``install`` gave, and the observer
+    within: Callable[[Any, Any], contextlib.AbstractContextManager[Any]] | None = None
 
 
 def plain(cell: str, *, keep: tuple[str, ...] = ()) -> Outcome:
@@ -311,9 +314,11 @@ def _one(cell: str, rank: int, way: Way, store: Any) -> Outcome:
     )  # fmt: skip
     namespace["train"] = _Train(rank, parallel, observer, stop)
     outcome = Outcome()
+    within = contextlib.nullcontext() if way.within is None else way.within(parallel, observer)
     try:
-        exec(compile(source, CELL, "exec"), namespace)
-        parallel.finish()
+        with within as outcome.seen:
+            exec(compile(source, CELL, "exec"), namespace)
+            parallel.finish()
     except BaseException as error:
         parallel.fail(error)
         outcome.error = f"{type(error).__name__}: {error}"
