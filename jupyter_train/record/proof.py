@@ -24,7 +24,9 @@ class Proof:
 
     verdict: Verdict
     text: str  #: a sentence for people
-    difference: float | None = None  #: the largest of loss, gradients and buffers, relative; None: not compared
+    difference: float | None = (
+        None  #: the largest of loss, gradients and buffers, relative; None: not compared
+    )
     ratio: float | None = None  #: of the ranks' gradients to those of one process, where all have the same
     cause: str = ""  #: what probably made the difference
     steps: int = 0  #: backwards that were compared

@@ -33,7 +33,9 @@ class Chance:
         self.in_loop = False
         self.coarse = ""  #: a type below 32 bits that autocast was asked for
         self._in_data = mmap.mmap(-1, 1)
-        self._mark: tuple[Any, ...] | None = None  #: the states since when draws count; None outside of a pass
+        self._mark: tuple[Any, ...] | None = (
+            None  #: the states since when draws count; None outside of a pass
+        )
 
     @property
     def in_data(self) -> bool:
@@ -68,7 +70,7 @@ class Chance:
         self._exempt(patches, _BaseDataLoaderIter, "__next__")
         for fetcher in (fetch._MapDatasetFetcher, fetch._IterableDatasetFetcher):
             self._watch(patches, fetcher)
-        enter = torch.autocast.__enter__
+        enter: Callable[[Any], Any] = torch.autocast.__enter__
 
         @functools.wraps(enter)
         def entered(context: Any) -> Any:
@@ -111,11 +113,11 @@ class Chance:
 
 
 def _states() -> tuple[Any, ...]:
-    _, key, place, has_gauss, gauss = np.random.get_state()  # type: ignore[misc]
-    own = random.getstate()
-    device = torch.cuda.get_rng_state().numpy().tobytes() if torch.cuda.is_initialized() else b""
+    numbers: Any = np.random.get_state()
+    cuda: Any = torch.cuda
+    device = cuda.get_rng_state().numpy().tobytes() if cuda.is_initialized() else b""
     host = torch.default_generator.get_state().numpy().tobytes()
-    return (host, device, key.tobytes(), place, has_gauss, gauss, own)  # type: ignore[union-attr]
+    return (host, device, numbers[1].tobytes(), *numbers[2:], random.getstate())
 
 
 def _drops(module: nn.Module) -> bool:

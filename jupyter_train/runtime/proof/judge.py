@@ -87,9 +87,7 @@ def _by_chance(mine: Step, theirs: Step, *, draws: Sequence[str]) -> Proof:
     return Proof(verdict=Verdict.RANDOM, text=text, ratio=ratio, steps=1)
 
 
-def _exactly(
-    pairs: Sequence[tuple[Step, Step]], ours: Recording, alone: Recording, *, ranks: int
-) -> Proof:
+def _exactly(pairs: Sequence[tuple[Step, Step]], ours: Recording, alone: Recording, *, ranks: int) -> Proof:
     largest = 0.0
     compared = 0
     known = pairs[0][0].weights.keys() & pairs[0][1].weights.keys()
@@ -112,7 +110,9 @@ def _exactly(
         largest = max(largest, worst)
         compared = max(compared, len(gradients))
     if len(ours.steps) != len(alone.steps):
-        cause = f"the ranks call backward {len(ours.steps)} times where one process does {len(alone.steps)} times"
+        cause = (
+            f"the ranks call backward {len(ours.steps)} times where one process does {len(alone.steps)} times"
+        )
         return _differs(largest, None, cause, len(pairs))
     rest = ours.nameless + max(len(step.gradients) for step in ours.steps) - compared
     part = f", {compared} of {compared + rest} parameters" if rest else ""
