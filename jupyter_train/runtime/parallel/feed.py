@@ -154,6 +154,11 @@ class Pass:
         """Its next batches are shares."""
         return self._cutting is not None and self._cutting.splits
 
+    @property
+    def will_split(self) -> bool:
+        """It is whole only because nobody knew that it trains."""
+        return self._cutting is not None and self.loop is Loop.UNKNOWN and self._feed.active
+
     def __next__(self) -> Any:
         feed = self._feed
         if not torch.is_grad_enabled() and not self.splits:
@@ -253,6 +258,12 @@ class Feed:
         passes = [ref() for ref in self._open]
         return [one.share for one in passes if one is not None and one.share is not None]
 
+    def trained(self, current: Pass) -> None:
+        """A backward has come out of the batch of ``current``, and of those that are zipped with it."""
+        for one in [ref() for ref in self._open]:
+            if one is not None and one.site is current.site:
+                one.backwards += 1
+
     def ask_uneven(self) -> None:
         """What a loss is made of was not clear: cut the next batch unevenly."""
         self.wants_uneven = True
@@ -328,7 +339,8 @@ class Feed:
             frames = consumers(frame, self._sites.outer)
             key = tuple(map(self._sites.of, frames))
             known = self._kinds.get(key)
-            loop = self._kinds[key] = kind_of(frames) if known is None else known
+            known = self._kinds[key] = kind_of(frames) if known is None else known
+            loop = kind_of(frames, by_values=True) if known is Loop.UNKNOWN else known
         deals_itself = _has_own_shares(loader)
         why = "each rank has its own samples" if deals_itself else _why_whole(loader)
         splitter = cutting = None

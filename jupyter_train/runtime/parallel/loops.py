@@ -1,4 +1,9 @@
-"""Does the loop over a loader train? Read from the bytecode of the loop's body and of the functions that it calls."""
+"""Does the loop over a loader train? Read from the bytecode of the loop's body and of the functions that it calls.
+
+A loop that trains only where a condition holds (``if phase == "train"``) may be
+one for validation as well: the condition decides where its value is known, else
+what the loop does with its first batch.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +11,12 @@ import builtins
 import dis
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import Enum
+from enum import Enum, IntEnum
 from functools import lru_cache
-from types import CodeType, FrameType, FunctionType, MethodType
+from types import CodeType, FrameType, FunctionType, MappingProxyType, MethodType
 from typing import Any
+
+from jupyter_train.runtime.parallel.ways import walk
 
 DEEPEST = 4
 _BACKWARD = frozenset({"backward", "manual_backward"})
@@ -24,14 +31,26 @@ class Loop(Enum):
     TRAINS = "trains"
     READS = "reads"  #: no backward in its body
     SOLVES = "solves"  #: gradients by autograd.grad or torch.func alone
-    UNKNOWN = "unknown"  #: not a for loop that can be read
+    UNKNOWN = (
+        "unknown"  #: not a for loop that can be read, or one with a way through its body without a backward
+    )
 
 
-def kind_of(frames: Sequence[FrameType]) -> Loop:
+class _Way(IntEnum):
+    """Whether running some code runs what is looked for."""
+
+    NEVER = 0
+    MAYBE = 1
+    SURELY = 2
+
+
+def kind_of(frames: Sequence[FrameType], *, by_values: bool = False) -> Loop:
     """The loop that ``frames[0]`` is about to begin, by ``for … in loader`` or around enumerate, zip, tqdm.
 
     Args:
         frames: as of :func:`consumers`.
+        by_values: conditions on what names hold now may decide; else the answer
+            is the same for each pass of that loop.
     """
     kinds = []
     for frame in frames:
@@ -40,9 +59,13 @@ def kind_of(frames: Sequence[FrameType]) -> Loop:
             kinds.append(Loop.UNKNOWN)
             continue
         namespace = {**vars(builtins), **frame.f_globals, **frame.f_locals}
-        if _reaches(body, namespace, _BACKWARD, DEEPEST, set()):
+        way = _reaches(body, namespace, _BACKWARD, DEEPEST, {}, values=namespace if by_values else {})
+        if way is _Way.SURELY:
             return Loop.TRAINS
-        kinds.append(Loop.SOLVES if _reaches(body, namespace, _GRAD, DEEPEST, set()) else Loop.READS)
+        if way is _Way.MAYBE:
+            kinds.append(Loop.UNKNOWN)
+            continue
+        kinds.append(Loop.SOLVES if _reaches(body, namespace, _GRAD, DEEPEST, {}) else Loop.READS)
     return next((kind for kind in (Loop.SOLVES, Loop.UNKNOWN) if kind in kinds), Loop.READS)
 
 
@@ -88,35 +111,57 @@ def _reaches(
     namespace: Mapping[str, Any],
     wanted: frozenset[str],
     depth: int,
-    seen: set[CodeType],
-) -> bool:
+    known: dict[CodeType, _Way],
+    *,
+    values: Mapping[str, Any] = MappingProxyType({}),
+) -> _Way:
+    """Do ``steps``, run from the first one on, come to one of the ``wanted`` calls?
+
+    A path through functions is followed ``depth`` calls deep.
+
+    Args:
+        known: what is known of functions; those being looked at count as never.
+        values: of names that conditions may be decided by.
+    """
     owner: Any = None
     before = ""
+    found: dict[int, _Way] = {}  #: by offset
+
+    def note(step: dis.Instruction, way: _Way) -> None:
+        found[step.offset] = max(found.get(step.offset, _Way.NEVER), way)
+
+    def inside(code: CodeType, names: Mapping[str, Any], deeper: int) -> _Way:
+        if code not in known:
+            known[code] = _Way.NEVER
+            known[code] = _reaches(_instructions(code), names, wanted, deeper, known)
+        return known[code]
+
     for step in steps:
-        if isinstance(step.argval, CodeType) and step.argval not in seen:
-            seen.add(step.argval)  # a closure that is made here, for LBFGS for instance
-            if _reaches(_instructions(step.argval), namespace, wanted, depth, seen):
-                return True
+        if isinstance(step.argval, CodeType):  # a closure that is made here, for LBFGS for instance
+            note(step, inside(step.argval, namespace, depth))
         name = step.argval if isinstance(step.argval, str) else ""
         if step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
             if name in wanted and (wanted is not _GRAD or before in _LIBRARY):
-                return True
+                note(step, _Way.SURELY)
             owner = _attribute(owner, name)
         elif step.opname.startswith(
             ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FAST", "LOAD_DEREF", "LOAD_CLASSDEREF")
         ):
             owner = namespace.get(name)
             if wanted is _GRAD and name in wanted and getattr(owner, "__module__", "").startswith("torch"):
-                return True
+                note(step, _Way.SURELY)
         else:
             continue
         before = name
         for function in _functions(owner):
-            if depth and function.__code__ not in seen:
-                seen.add(function.__code__)
-                if _reaches(_instructions(function.__code__), _names_of(function), wanted, depth - 1, seen):
-                    return True
-    return False
+            if depth:
+                note(step, inside(function.__code__, _names_of(function), depth - 1))
+    if not any(found.values()):
+        return _Way.NEVER
+    ways = walk(steps, {offset for offset, way in found.items() if way is _Way.SURELY}, values)
+    if not any(found.get(offset) for offset in ways.met):
+        return _Way.NEVER
+    return _Way.MAYBE if ways.can_be_avoided else _Way.SURELY
 
 
 def _attribute(owner: Any, name: str) -> Any:

@@ -115,8 +115,13 @@ class Reducer:
             self._on_stop()
         self._averager.count(line)
         if current is not None:
-            current.backwards += 1
+            self._feed.trained(current)
             self._on_trained(current, site)
+        if math.isnan(weights.value):
+            self._remarks.say(
+                f"{site}: the terms of this loss count differently on this rank's share, so that the loss shown is that "
+                "of the share; gradients are those of the whole batch"
+            )
         if math.isnan(told.loss):
             return None
         keeps_graph = arguments[1] or arguments[2]
@@ -185,6 +190,8 @@ class Reducer:
         return out
 
     def _say_that_it_is_whole(self, site: Site, current: Pass | None) -> None:
+        if current is not None and current.will_split:
+            return
         if current is None or not current.why_whole:
             self._remarks.say(
                 f"{site}: this backward() belongs to no loop over a DataLoader that was split, so every rank computes "

@@ -46,6 +46,45 @@ for ep in range(3):
     out.append(n)
 """
 )
+SPLIT["phases: one loop that trains, and validates by set_grad_enabled"] = """
+loaders = {'train': DataLoader(TensorDataset(X[:60], Y[:60]), batch_size=16, shuffle=True), 'val': DataLoader(TensorDataset(X[60:], Y[60:]), batch_size=8)}
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1); out = []
+for ep in range(3):
+    for phase in ['train', 'val']:
+        model.train(phase == 'train'); correct = n = 0
+        for x, y in loaders[phase]:
+            opt.zero_grad()
+            with torch.set_grad_enabled(phase == 'train'):
+                z = model(x); loss = F.cross_entropy(z, y)
+                if phase == 'train':
+                    loss.backward(); opt.step()
+            correct += (z.argmax(1) == y).sum().item(); n += len(x)
+        if phase == 'val': out += [correct / n, n]
+"""
+SPLIT["one function that trains or validates, by what it is given"] = """
+def run(loader, optimizer=None):
+    total = n = 0
+    for x, y in loader:
+        loss = step(x, y, optimizer); total += loss * len(x); n += len(x)
+    return [total / n, n]
+def step(x, y, optimizer):
+    loss = F.cross_entropy(model(x), y)
+    if optimizer is not None:
+        optimizer.zero_grad(); loss.backward(); optimizer.step()
+    return loss.item()
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1); out = []
+tr = DataLoader(TensorDataset(X[:60], Y[:60]), batch_size=16, shuffle=True); va = DataLoader(TensorDataset(X[60:], Y[60:]), batch_size=8)
+for ep in range(3): run(tr, opt); out += run(va)
+"""
+SPLIT["batches of two zipped loaders that are left out under a condition"] = """
+a = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True); b = DataLoader(TensorDataset(X, Y), batch_size=12, shuffle=True)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for ep in range(2):
+    for (x, y), (u, v) in zip(a, b):
+        loss = F.cross_entropy(model(x), y) + .5 * F.cross_entropy(model(u), v)
+        if not torch.isfinite(loss): continue
+        opt.zero_grad(); loss.backward(); opt.step()
+"""
 SPLIT["a validation loop in the middle of an epoch"] = (
     SETUP
     + """
