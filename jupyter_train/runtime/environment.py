@@ -25,10 +25,11 @@ def rank_environ(job: Job, spec: RunSpec) -> dict[str, str]:
         "LOCAL_WORLD_SIZE": str(job.local_world_size),
         "MASTER_ADDR": job.master_host,
         "MASTER_PORT": str(job.master_port),
-        # A cell's own init_process_group then joins the store that rank 0 serves already.
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "TORCHELASTIC_RESTART_COUNT": "0",
     }
+    if job.master_port:
+        # A cell's own init_process_group then joins the store that rank 0 serves already.
+        environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+        environ["TORCHELASTIC_RESTART_COUNT"] = "0"
     if job.master_host == "127.0.0.1":
         environ["GLOO_SOCKET_IFNAME"] = "lo"
     return {**spec.environment, **environ}
@@ -53,7 +54,14 @@ def settle(job: Job, spec: RunSpec, remark: Callable[[str], None]) -> None:
     sys.argv[:] = [""]
     import torch
 
-    torch.set_num_threads(thread_count(job, spec))
+    threads = thread_count(job, spec)
+    torch.set_num_threads(threads)
+    if job.world_size > 1:
+        # As torchrun and `accelerate launch` do. Without them an Accelerator changes torch's threads, and on a CPU
+        # each of its processes takes itself for the only one.
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+        if not torch.cuda.is_available():
+            os.environ.setdefault("ACCELERATE_USE_CPU", "true")
 
 
 def seed_everything(spec: RunSpec, state: Mapping[str, Any] | None) -> None:

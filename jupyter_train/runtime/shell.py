@@ -92,6 +92,7 @@ def new_shell() -> ZMQInteractiveShell:
     config.HistoryManager.hist_file = ":memory:"
     config.IPKernelApp.connection_file = ""  # by this section many tell a notebook from a terminal
     before = (sys.excepthook, sys.displayhook)
+    had_prompt = hasattr(sys, "ps1")
     shell = ZMQInteractiveShell.instance(
         config=config,
         display_pub_class=Publisher,
@@ -100,6 +101,10 @@ def new_shell() -> ZMQInteractiveShell:
         autocall=0,
     )
     sys.excepthook, sys.displayhook = before
+    if not had_prompt:
+        del (
+            sys.ps1
+        )  # by the prompt Lightning tells a session, in which it starts no process group, from a program
     return shell
 
 

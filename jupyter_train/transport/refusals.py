@@ -11,6 +11,7 @@ _THREAD = f"a thread; {_INSIDE}"
 _PROCESS = f"a process; {_INSIDE}"
 _DATABASE = "a database connection; connect inside the cell"
 _WEAK = "a weak reference"
+_GROUP = "part of a process group; wrap the model inside the cell, and keep a name for what is wrapped"
 
 #: By full name of the type or of one of its bases.
 _REASONS = {
@@ -48,6 +49,13 @@ _REASONS = {
         "an iterator over a DataLoader; call iter(…) inside the cell"
     ),
     "torch.jit._script.ScriptModule": "a scripted module; torch.jit.load it inside the cell",
+    "torch.nn.parallel.distributed.DistributedDataParallel": _GROUP,
+    "torch.distributed.fsdp.FSDPModule": _GROUP,
+    "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": _GROUP,
+    "torch.distributed.tensor.DTensor": _GROUP,
+    "torch.distributed.device_mesh.DeviceMesh": _GROUP,
+    "torch.distributed.distributed_c10d.ProcessGroup": _GROUP,
+    "torch.distributed.distributed_c10d.Store": _GROUP,
     "distributed.client.Client": "a connection to a Dask cluster",
     "jupyter_train.notebook.run.Run": "a run belongs to the notebook",
 }

@@ -68,6 +68,11 @@ def test_torch_distributed_finds_its_names() -> None:
     assert environ["JUPYTER_TRAIN_RUN"] == SPEC.run_id
 
 
+def test_a_rank_without_a_store_serves_its_own_process_group() -> None:
+    assert rank_environ(job(), SPEC)["TORCHELASTIC_USE_AGENT_STORE"] == "True"
+    assert "TORCHELASTIC_USE_AGENT_STORE" not in rank_environ(job(master_port=0), SPEC)
+
+
 def test_gloo_is_bound_to_loopback_only_where_all_ranks_are_on_one_host() -> None:
     assert rank_environ(job(), SPEC)["GLOO_SOCKET_IFNAME"] == "lo"
     assert "GLOO_SOCKET_IFNAME" not in rank_environ(job(master_host="10.0.0.1"), SPEC)

@@ -21,7 +21,7 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
-from jupyter_train.runtime.parallel.loops import Loop, consumers, kind_of
+from jupyter_train.runtime.parallel.loops import Loop, begins_a_loop, consumers, kind_of
 from jupyter_train.runtime.parallel.patches import Patches
 from jupyter_train.runtime.parallel.remarks import Remarks
 from jupyter_train.runtime.parallel.rng import Streams
@@ -341,6 +341,8 @@ class Feed:
             known = self._kinds.get(key)
             known = self._kinds[key] = kind_of(frames) if known is None else known
             loop = kind_of(frames, by_values=True) if known is Loop.UNKNOWN else known
+            if loop is Loop.UNKNOWN and not begins_a_loop(frame) and self._sites.library(3):
+                loop = Loop.READS  # a trainer's own loop: what it logs and watches would be this rank's share
         deals_itself = _has_own_shares(loader)
         why = "each rank has its own samples" if deals_itself else _why_whole(loader)
         splitter = cutting = None

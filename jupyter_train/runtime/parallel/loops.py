@@ -82,6 +82,11 @@ def consumers(frame: FrameType, outer: Callable[[FrameType], FrameType | None]) 
     return frames
 
 
+def begins_a_loop(frame: FrameType) -> bool:
+    """The instruction at which ``frame`` stands leads into a for loop of its own, or a comprehension."""
+    return _body(frame.f_code, frame.f_lasti) is not None
+
+
 @lru_cache(maxsize=512)
 def _instructions(code: CodeType) -> tuple[dis.Instruction, ...]:
     return tuple(dis.get_instructions(code))
@@ -90,7 +95,8 @@ def _instructions(code: CodeType) -> tuple[dis.Instruction, ...]:
 def _body(code: CodeType, at: int) -> tuple[dis.Instruction, ...] | None:
     """Instructions of the body of the for loop that the instruction at offset ``at`` leads into; () for a comprehension."""
     steps = _instructions(code)
-    position = next((k for k, step in enumerate(steps) if step.offset >= at), len(steps))
+    # The instruction under way: of a call, Python 3.11 gives the offset of its last cache entry.
+    position = max((k for k, step in enumerate(steps) if step.offset <= at), default=0)
     for number in range(position, len(steps)):
         step = steps[number]
         if step.opname.startswith("FOR_ITER"):

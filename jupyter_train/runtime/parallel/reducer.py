@@ -25,6 +25,12 @@ from jupyter_train.runtime.parallel.weighing import Weigher, Weights, corrected
 
 _ADVICE = "Run this cell with  --strategy none  (every rank computes the whole batch) or  -n 1."
 
+_TRAINER = "; Trainer(devices={ranks}, strategy='ddp') shares it out"
+_LAUNCHED = {
+    "pytorch_lightning": _TRAINER,
+    "lightning": _TRAINER,
+}  #: libraries that can, when told, use our ranks
+
 
 class Reducer:
     """Makes each backward of a rank that of one process. Main thread of a rank."""
@@ -192,7 +198,13 @@ class Reducer:
     def _say_that_it_is_whole(self, site: Site, current: Pass | None) -> None:
         if current is not None and current.will_split:
             return
-        if current is None or not current.why_whole:
+        library = self._sites.library(3)
+        if library:
+            self._remarks.say(
+                f"{site}: {library} trains here as one process does, and its own loop is not split: every rank computes "
+                f"all of it, right, but not faster{_LAUNCHED.get(library, '').format(ranks=self._ranks)}"
+            )
+        elif current is None or not current.why_whole:
             self._remarks.say(
                 f"{site}: this backward() belongs to no loop over a DataLoader that was split, so every rank computes "
                 "it whole: right, but not faster"

@@ -89,6 +89,17 @@ class Sites:
             frame = frame.f_back
         return last
 
+    def library(self, depth: int = 1) -> str:
+        """The package through which the user's frame came here, looking from ``depth`` callers up; "" where it is torch alone."""
+        frame: FrameType | None = sys._getframe(depth)
+        outermost = ""
+        while frame is not None and self._foreign.setdefault(frame.f_code, self._is_foreign(frame.f_code)):
+            file = frame.f_code.co_filename
+            if file.startswith(self._packages) and not file.startswith((_OURS, self._torch)):
+                outermost = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+            frame = frame.f_back
+        return outermost
+
     def outer(self, frame: FrameType) -> FrameType | None:
         """The user's next frame that called ``frame``."""
         above = frame.f_back
@@ -137,6 +148,13 @@ def _call_text(frame: FrameType) -> str:
     return b"".join(raw).decode(errors="replace").strip()
 
 
+def _holds_no_loss(value: ast.expr, given: ast.expr) -> bool:
+    """In ``value.backward(given)`` the loss is what is given: ``accelerator.backward(loss)``."""
+    if isinstance(value, ast.Name) and value.id in ("accelerator", "fabric", "self", "autograd"):
+        return True
+    return "loss" in ast.unparse(given).lower() and "loss" not in ast.unparse(value).lower()
+
+
 def loss_name(text: str) -> str:
     """What the cell calls the loss in the call ``text``: its own expression, trimmed; "loss" where it is a call or unreadable.
 
@@ -149,9 +167,10 @@ def loss_name(text: str) -> str:
         return "loss"
     if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Attribute):
         return "loss"
+    if "backward" not in tree.func.attr:
+        return "loss"  # a library calls it somewhere below: trainer.fit(model)
     value: ast.expr = tree.func.value
-    on_module = isinstance(value, ast.Name) and value.id in ("accelerator", "fabric", "self", "autograd")
-    if tree.args and (on_module or isinstance(value, ast.Attribute)) and tree.func.attr != "item":
+    if tree.args and (isinstance(value, ast.Attribute) or _holds_no_loss(value, tree.args[0])):
         value = tree.args[0]
     if isinstance(value, ast.Call):
         scaled = isinstance(value.func, ast.Attribute) and value.func.attr == "scale" and len(value.args) == 1

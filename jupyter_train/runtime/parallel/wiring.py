@@ -7,7 +7,7 @@ import linecache
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from jupyter_train.errors import RanksDiverged
+from jupyter_train.errors import CellError, RanksDiverged
 from jupyter_train.runtime.parallel.patches import Patches
 from jupyter_train.runtime.parallel.remarks import Remarks
 
@@ -137,7 +137,16 @@ class Parallel:
     def _leave_alone(self, remarks: Remarks) -> None:
         """The cell uses torch.distributed itself."""
         if self._reducer is not None and self._reducer.active:
-            remarks.say("the cell starts torch.distributed itself: nothing is split or averaged for it")
+            site, library = self._observer.sites.here(3), self._observer.sites.library(3)
+            if self._feed is not None and self._feed.shares:
+                raise CellError(
+                    f"{site}: torch.distributed is started in the middle of a loop whose batches are split already. "
+                    "Start it before the loop."
+                )
+            by = f" through {library}" if library else ""
+            remarks.say(
+                f"{site}: the cell starts torch.distributed itself{by}: nothing is split or averaged for it from here on"
+            )
             self._reducer.active = False
             self._observer.shares_curves = False
         if self._feed is not None:

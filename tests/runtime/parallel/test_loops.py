@@ -78,6 +78,8 @@ CASES = {
     "def g():\n  for x in loader: print(x)\n  yield 1\nfor x in g(): x < 0 and x.backward()": Loop.READS,
     "def g():\n  for x in loader: yield x\nfor x in g(): x < 0 and x.backward()": Loop.UNKNOWN,
     "it = iter(loader)\nfor k in range(0): step(k)": Loop.UNKNOWN,
+    "list(loader)\nfor k in range(0): step(k)": Loop.UNKNOWN,
+    "it = iter(loader)\nfor k in [1]: print(k)": Loop.UNKNOWN,
     "for x in loader: torch.autograd.grad(x, x)": Loop.SOLVES,
     "for x in loader: torch.autograd.grad(x, x); x.backward()": Loop.TRAINS,
 }

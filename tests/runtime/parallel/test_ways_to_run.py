@@ -6,7 +6,7 @@ import textwrap
 from typing import Any
 
 from tests.runtime.parallel.cells import LOOP, SETUP
-from tests.runtime.parallel.ranks import difference, on_ranks, plain
+from tests.runtime.parallel.ranks import FIRST_LINE, difference, on_ranks, plain
 
 
 def test_batches_per_rank_keep_the_written_size() -> None:
@@ -72,7 +72,9 @@ def test_a_cell_with_its_own_ddp_is_left_alone() -> None:
     assert not one.error
     assert sum(one.names["sizes"]) == 42
     assert difference(one.weights, other.weights) == 0.0
-    assert one.remarks == ["the cell starts torch.distributed itself: nothing is split or averaged for it"]
+    assert one.remarks == [
+        f"line {FIRST_LINE + 4}: the cell starts torch.distributed itself: nothing is split or averaged for it from here on"
+    ]
 
 
 def test_objects_made_before_the_cell_are_split_too() -> None:
