@@ -233,6 +233,7 @@ class Parallel:
         Statistics(
             gather=gather, total=total, share=share, running=running, synchronous=sync_batchnorm
         ).install(patches)
+        _unwrap_data_parallel(patches)
         _watch_distributed(patches, lambda: self._leave_alone(remarks))
         observer.rank = self.rank
         observer.shares_curves = True
@@ -323,6 +324,16 @@ def _watch_grad(patches: Patches, reducer: Reducer) -> None:
         return original(outputs, inputs, *args, **kwargs)
 
     patches.replace(torch.autograd, "grad", grad)
+
+
+def _unwrap_data_parallel(patches: Patches) -> None:
+    """nn.DataParallel would spread this rank's share over GPUs that belong to other ranks."""
+    import torch
+
+    def forward(wrapper: Any, *inputs: Any, **kwargs: Any) -> Any:
+        return wrapper.module(*inputs, **kwargs)
+
+    patches.replace(torch.nn.DataParallel, "forward", forward)
 
 
 def _watch_distributed(patches: Patches, left_alone: Callable[[], None]) -> None:

@@ -128,6 +128,17 @@ def test_a_trainer_that_takes_itself_for_one_process_is_one() -> None:
     assert "Trainer(devices=2, strategy='ddp')" in remark
 
 
+def test_data_parallel_is_the_module_inside_it() -> None:
+    wanted = plain(SETUP + LOOP)
+    cell = (
+        SETUP
+        + "net = model; model = nn.DataParallel(net); model.device_ids = [0, 1]  # as where there are GPUs"
+    )
+    for outcome in on_ranks(cell + LOOP, 2):
+        assert not outcome.error
+        assert difference(wanted.weights, outcome.weights) < 1e-9
+
+
 def test_what_was_split_before_torch_distributed_is_started_stays_right() -> None:
     then = OWN["DistributedDataParallel"].replace(DISTRIBUTED, "import torch.distributed as dist\n")
     cell = (
