@@ -198,7 +198,7 @@ class Reducer:
     def _say_that_it_is_whole(self, site: Site, current: Pass | None) -> None:
         if current is not None and current.will_split:
             return
-        library = self._sites.library(3)
+        library = "" if "backward" in site.text else self._sites.library(3)
         if library:
             self._remarks.say(
                 f"{site}: {library} trains here as one process does, and its own loop is not split: every rank computes "
