@@ -24,6 +24,8 @@ _SETTINGS = Path(tempfile.mkdtemp(prefix="jt-"))
 for _name in ("DASK_CONFIG", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "MPLCONFIGDIR"):
     os.environ[_name] = str(_SETTINGS / _name.lower())
 os.environ["JUPYTER_PLATFORM_DIRS"] = "1"
+# A process more for every cell that is split: the tests of the proof ask for it.
+os.environ["DASK_JUPYTER_TRAIN__CHECK"] = "False"
 # Kernels and servers that tests start find this package, whether it is installed or not.
 _ROOT = str(Path(__file__).resolve().parent.parent)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH", "")]))

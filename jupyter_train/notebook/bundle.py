@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jupyter_train.notebook.series import divergence
-from jupyter_train.record import Curve, RunState, RunView
+from jupyter_train.record import Curve, RunState, RunView, Verdict
 from jupyter_train.record.view import Progress
 
 _REMARKS_SHOWN = 6
@@ -38,6 +38,8 @@ _SIGNS = {
     RunState.CANCELLED: "■",
     RunState.LOST: "?",
 }
+
+_PROOF_SIGNS = {Verdict.SAME: "✓", Verdict.RANDOM: "≈", Verdict.DIFFERS: "✗", Verdict.UNCHECKED: "○"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,9 +189,10 @@ def make_bundle(
     diverged = [f"{found[0]} diverged at step {found[1]}"] if found else []
     said = [plain(text) for text in dict.fromkeys([*diverged, *view.remarks, *remarks])]
     table = rows(view)
+    proven = proof_line(view)
     bundle: dict[str, Any] = {
-        "text/plain": _as_text(title, head, table, said),
-        "text/html": _as_html(title, head, table, said, picture),
+        "text/plain": _as_text(title, head, table, said, proven),
+        "text/html": _as_html(title, head, table, said, picture, proven),
     }
     if picture is not None:
         bundle["image/png"] = base64.b64encode(picture.png).decode()
@@ -201,16 +204,30 @@ def as_bundle(text: str) -> dict[str, Any]:
     return {"text/plain": plain(text), "text/html": f"<div>{html.escape(plain(text))}</div>"}
 
 
-def _as_text(title: str, head: str, table: Iterable[tuple[str, str]], said: Sequence[str]) -> str:
+def proof_line(view: RunView) -> str:
+    """How the run compares with one process; "" while that is not known."""
+    return f"{_PROOF_SIGNS[view.proof.verdict]} {plain(view.proof.text)}" if view.proof is not None else ""
+
+
+def _as_text(
+    title: str, head: str, table: Iterable[tuple[str, str]], said: Sequence[str], proven: str
+) -> str:
     values = ", ".join(f"{key} {value}" for key, value in table)
-    lines = [f"run {title}", f"  {head}", *([f"  {values}"] if values else [])]
+    lines = [f"run {title}", f"  {head}", *(f"  {line}" for line in (proven, values) if line)]
     return "\n".join([*lines, *(f"  • {text}" for text in _first(said))])
 
 
 def _as_html(
-    title: str, head: str, table: Sequence[tuple[str, str]], said: Sequence[str], picture: Picture | None
+    title: str,
+    head: str,
+    table: Sequence[tuple[str, str]],
+    said: Sequence[str],
+    picture: Picture | None,
+    proven: str,
 ) -> str:
     parts = [f'<div><b>{html.escape(title)}</b> <span role="status">{html.escape(head)}</span></div>']
+    if proven:
+        parts.append(f"<div>{html.escape(proven)}</div>")
     if picture is not None:
         data = base64.b64encode(picture.png).decode()
         alt = html.escape(plain(picture.words), quote=True)

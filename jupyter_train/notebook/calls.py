@@ -130,6 +130,7 @@ def call_options(settings: Settings, labels: Iterable[str], *, bg: bool) -> Trai
         strategy=_one_of("strategy", ("auto", "none"), given.get("strategy", "auto")),
         batch=_one_of("batch", ("global", "per-rank"), given.get("batch", "global")),
         sync_bn=_one_of("sync_bn", (True, False), given.get("sync_bn", True)),
+        check=_one_of("check", (None, True, False), given.get("check")),
         params=_params(given.get("params")),
         tags={str(key): str(value) for key, value in (given.get("tags") or {}).items()},
     )

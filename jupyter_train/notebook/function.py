@@ -40,6 +40,7 @@ class Settings(TypedDict, total=False):
     strategy: Literal["auto", "none"]
     batch: Literal["global", "per-rank"]
     sync_bn: bool
+    check: bool | None  #: compare with one process; default: the first time
     timeout: float | str | None  #: seconds, or "2h"
     params: Mapping[str, Any] | None  #: for ``train.params``
     tags: Mapping[str, str] | None
@@ -57,6 +58,7 @@ def submit(
     strategy: Literal["auto", "none"] = "auto",
     batch: Literal["global", "per-rank"] = "global",
     sync_bn: bool = True,
+    check: bool | None = None,
     timeout: float | str | None = None,
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
@@ -78,6 +80,7 @@ def submit(
         strategy: ``none``: every rank runs the plain function, nothing is split or averaged.
         batch: what a batch size in the function means.
         sync_bn: BatchNorms see the global batch; False: each rank's its share.
+        check: compare the first steps with those of one process; default: at the first run of a function's text.
         timeout: seconds, or text as ``2h``; the run then ends FAILED with RunTimeout.
         params: for ``train.params``.
         tags: labels kept with the run.
@@ -97,6 +100,7 @@ def submit(
         "strategy": strategy,
         "batch": batch,
         "sync_bn": sync_bn,
+        "check": check,
         "timeout": timeout,
         "params": params,
         "tags": tags,

@@ -72,6 +72,7 @@ class TrainOptions:
     strategy: Literal["auto", "none"] = "auto"
     batch: Literal["global", "per-rank"] = "global"
     sync_bn: bool = True
+    check: bool | None = None
     timeout_s: float | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -99,6 +100,8 @@ TRAIN = Command(
         Option(name="--strategy", value="auto|none", choices=("auto", "none"), help="none: every rank runs the plain cell, nothing is split or averaged; default: auto"),
         Option(name="--batch", value="global|per-rank", choices=("global", "per-rank"), help="what a batch size in the cell means; default: global"),
         Option(name="--no-sync-bn", help="each rank's BatchNorms see its share of a batch only; default: the global batch"),
+        Option(name="--check", help="compare the first steps with those of one process, whatever it costs; default: at the first run of a cell's text, not on a GPU"),
+        Option(name="--no-check", help="do not"),
         Option(name="--timeout", value="2h", read=words.seconds, help="end the run after this time: 90s, 30m, 2h, 1h30m"),
         Option(name="--tag", value="KEY=VALUE", read=words.tag, repeats=True, help="a label kept with the run; may be repeated"),
     ),
@@ -150,9 +153,22 @@ def train_options(line: str) -> TrainOptions:
         strategy=given.get("strategy", "auto"),
         batch=given.get("batch", "global"),
         sync_bn=not given.get("no_sync_bn", False),
+        check=_either(given, "check", "no_check"),
         timeout_s=given.get("timeout"),
         tags=dict(given.get("tag", ())),
     )
+
+
+def _either(given: Mapping[str, Any], yes: str, no: str) -> bool | None:
+    """Which of two switches was given.
+
+    Raises:
+        UsageError: both were.
+    """
+    if yes in given and no in given:
+        names = [f"--{key.replace('_', '-')}" for key in (yes, no)]
+        raise UsageError(f"{TRAIN.words}: {names[0]} and {names[1]} contradict each other")
+    return True if yes in given else False if no in given else None
 
 
 def asks_for_capture(line: str) -> tuple[bool, str]:

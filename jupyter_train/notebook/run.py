@@ -15,7 +15,7 @@ from jupyter_train.notebook.follow import Follower, Watcher
 from jupyter_train.notebook.outcome import outcome
 from jupyter_train.notebook.returning import Arrival, Brought, Returning
 from jupyter_train.notebook.source import EventSource
-from jupyter_train.record import Call, Event, EventKind, RunState, RunView, fold
+from jupyter_train.record import Call, Event, EventKind, Proof, RunState, RunView, fold
 from jupyter_train.transport.call import RETURN_VALUE, argument_label
 
 if TYPE_CHECKING:
@@ -104,6 +104,11 @@ class Run:
     def is_followed(self) -> bool:
         """Whether a thread of this process listens for its news."""
         return self._follower is not None and self._follower.is_following
+
+    @property
+    def proof(self) -> Proof | None:
+        """Whether it trains what one process would: ``.verdict``, ``.text``, ``.difference``; None while that is not known."""
+        return self.view.proof
 
     @property
     def params(self) -> dict[str, Any]:

@@ -27,6 +27,9 @@ class Session:
     shell: InteractiveShell | None = None
     runs: dict[str, Run] = field(default_factory=dict)  #: by id, oldest first
     last_cell: str = ""  #: source of the newest ``%%train`` cell, also of one that was refused
+    checks: dict[str, str] = field(
+        default_factory=dict
+    )  #: what a run was to prove → the newest such run's id
 
     @property
     def namespace(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from jupyter_train.boot import boot_id
 from jupyter_train.errors import CaptureError, NotEnoughWorkers, StoreError
 from jupyter_train.notebook.environment import allowed_patterns, travelling
 from jupyter_train.notebook.housekeeping import needed_keys, tidy
+from jupyter_train.notebook.proving import key_of, wants_check
 from jupyter_train.notebook.wait import in_background
 from jupyter_train.record import Call, RunSpec, new_run_id
 
@@ -93,8 +94,13 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
             f"what the cell reads could not be written to {home.content_folder()}: {error.strerror or error}. Free some "
             "space there, or set JUPYTER_TRAIN_HOME to a folder on another disk before the kernel starts."
         ) from error
+    proves = key_of(work.source, ranks)
+    check = wants_check(options.check, proves, session)
+    run_id = new_run_id()
+    if check is not False:
+        session.checks[proves] = run_id
     spec = RunSpec(
-        run_id=new_run_id(),
+        run_id=run_id,
         name=options.name or work.name,
         source=work.source,
         first_line=work.first_line,
@@ -105,6 +111,7 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
         strategy=options.strategy,
         batch=options.batch,
         sync_batchnorm=options.sync_bn,
+        check=check,
         seed=options.seed,
         params=options.params,
         tags=options.tags,

@@ -8,6 +8,7 @@ from jupyter_train.record.events import (
     unpack_event,
     unpack_events,
 )
+from jupyter_train.record.proof import Proof, Verdict
 from jupyter_train.record.spec import Call, ContentRef, RunSpec, new_run_id
 from jupyter_train.record.states import RunState, legal_move
 from jupyter_train.record.view import Curve, Progress, RunView, fold
@@ -19,9 +20,11 @@ __all__ = [
     "Event",
     "EventKind",
     "Progress",
+    "Proof",
     "RunSpec",
     "RunState",
     "RunView",
+    "Verdict",
     "fold",
     "legal_move",
     "new_run_id",

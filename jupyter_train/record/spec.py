@@ -51,6 +51,8 @@ class RunSpec:
     strategy: Strategy = "auto"
     batch: BatchMeaning = "global"
     sync_batchnorm: bool = True  #: its statistics are those of the global batch
+    #: compare the first steps with those of one process; None: where that costs little
+    check: bool | None = False
     seed: int | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jupyter_train.record.events import Event, EventKind
+from jupyter_train.record.proof import Proof
 from jupyter_train.record.spec import RunSpec
 from jupyter_train.record.states import RunState, legal_move
 
@@ -111,6 +112,7 @@ class RunView:
     remarks: tuple[str, ...] = ()
     errors: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)  #: per rank; −1: no rank's
     artifacts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    proof: Proof | None = None  #: whether it trains what one process would, once that is known
 
     @property
     def started(self) -> float | None:
@@ -171,6 +173,7 @@ def _state(view: RunView, event: Event) -> RunView:
         placement=tuple(payload["placement"]) if payload.get("placement") else view.placement,
         changes=view.changes if repeated else (*view.changes, (event.time, state)),
         progress={} if new_attempt else view.progress,
+        proof=None if new_attempt else view.proof,
     )
 
 
@@ -233,6 +236,8 @@ def _log(view: RunView, event: Event) -> RunView:
     view = replace(view, log=(*view.log, line)[-LOG_LINES_KEPT:])
     if stream == "remark" and text not in view.remarks:
         view = replace(view, remarks=(*view.remarks, text))
+    if stream == "proof":
+        view = replace(view, proof=Proof.from_payload(payload))
     return view
 
 

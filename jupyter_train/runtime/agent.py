@@ -23,6 +23,7 @@ from distributed.core import Status
 
 from jupyter_train import home
 from jupyter_train.record import EventKind
+from jupyter_train.record.proof import unchecked
 from jupyter_train.runtime.channel import Cause
 from jupyter_train.runtime.device import device_index
 from jupyter_train.runtime.environment import THREAD_VARIABLES
@@ -32,6 +33,7 @@ from jupyter_train.runtime.launcher import Launcher, new_launcher
 from jupyter_train.runtime.lease import Leases
 from jupyter_train.runtime.link import RankLink
 from jupyter_train.runtime.processes import kill_group, kill_marked
+from jupyter_train.runtime.proof.keeper import Keeper, too_little_memory
 from jupyter_train.runtime.relay import Relay
 from jupyter_train.runtime.spool import read_spools, spool_name
 from jupyter_train.runtime.tidying import Tidying
@@ -111,6 +113,7 @@ class Office:
         self._links: dict[str, RankLink] = {}
         self._relays: dict[Attempt, Relay] = {}
         self._rendezvous: dict[Attempt, socket.socket] = {}
+        self._shadows: dict[Attempt, Keeper] = {}
         self._leases = Leases(worker)
         self._usage = UsageSampler(self._usage_read)
         self._tidying = Tidying(self._needed_content)
@@ -136,7 +139,11 @@ class Office:
         """End every rank, the zygote and the leases."""
         for link in list(self._links.values()):
             link.end("kill")
+        for shadow in list(self._shadows.values()):
+            shadow.end()
         await self._launcher.close()
+        for shadow in list(self._shadows.values()):
+            shadow.lost()
         for link in list(self._links.values()):
             link.lost("its worker is closing")
         self._usage.close()
@@ -228,6 +235,8 @@ class Office:
 
     async def stop_ranks(self, *, run_id: str, attempt: int, mode: Mode) -> None:
         """Begin to end this agent's ranks of an attempt; their exits tell when it is done."""
+        if shadow := self._shadows.get((run_id, attempt)):
+            shadow.end()
         for link in self._of((run_id, attempt)):
             link.end(mode)
 
@@ -274,6 +283,8 @@ class Office:
         """See `jupyter_train.runtime.launcher.Listener`."""
         if link := self._links.get(key):
             link.exited(status)
+        for shadow in [one for one in self._shadows.values() if one.key == key]:
+            shadow.exited(status)
 
     def ranks_lost(self, text: str) -> None:
         """See `jupyter_train.runtime.launcher.Listener`."""
@@ -281,6 +292,10 @@ class Office:
             if link.pid:  # who is not launched yet waits for the next zygote, or is told by the launcher
                 kill_group(link.pid)
                 self._spawn(self._bury(link, text))
+        for shadow in list(self._shadows.values()):
+            if shadow.pid:
+                kill_group(shadow.pid)
+                shadow.lost()
 
     # What the links tell
 
@@ -293,12 +308,53 @@ class Office:
         self._links.pop(link.key, None)
         self._usage.forget(link.pid)
         self._leases.release(lease_key(link, self._worker.address))
-        self._say(link, "exited", cause=cause.to_dict())
+        attempt = (link.job.spec["run_id"], link.job.attempt)
+        shadow = self._shadows.get(attempt)
+        if shadow is None or link.job.rank:
+            self._gone(link, cause)
+        else:
+            if cause.kind != "done":
+                shadow.end()
+            shadow.when_gone(self._loop.time() - link.began, lambda: self._gone(link, cause))
         spool = link.job.folder / spool_name(link.job.attempt, link.job.rank)
         self._loop.call_later(SPOOL_KEPT_S, _remove, spool)
+
+    def _gone(self, link: RankLink, cause: Cause) -> None:
+        """Nothing of that rank will follow."""
+        self._say(link, "exited", cause=cause.to_dict())
         attempt = (link.job.spec["run_id"], link.job.attempt)
-        if not self._of(attempt):
+        if not self._of(attempt) and attempt not in self._shadows:
             self._relays.pop(attempt, None)
+
+    def proof_wanted(self, link: RankLink, told: Mapping[str, Any]) -> None:
+        """See `jupyter_train.runtime.link.Owner`."""
+        attempt = (link.job.spec["run_id"], link.job.attempt)
+        if "proof" in told:
+            if shadow := self._shadows.get(attempt):
+                shadow.end()
+            self._tell_proof(link, told["proof"])
+            return
+        if attempt in self._shadows:
+            return
+        if why := too_little_memory(link.pid):
+            self._tell_proof(link, unchecked(why).to_payload())
+            return
+        shadow = self._shadows[attempt] = Keeper(
+            link.job,
+            launcher=self._launcher,
+            tell=lambda payload: self._tell_proof(link, payload),
+            gone=lambda _: self._shadow_gone(attempt),
+        )
+        shadow.start(first=int(told["first"]), took_s=float(told["took_s"]))
+
+    def _shadow_gone(self, attempt: Attempt) -> None:
+        self._shadows.pop(attempt, None)
+        if not self._of(attempt):
+            self._loop.call_soon(self._relays.pop, attempt, None)
+
+    def _tell_proof(self, link: RankLink, payload: Mapping[str, Any]) -> None:
+        if relay := self._relays.get((link.job.spec["run_id"], link.job.attempt)):
+            relay.add([link.event(EventKind.LOG, payload)], urgent=True)
 
     async def _bury(self, link: RankLink, text: str) -> None:
         await self._loop.run_in_executor(None, kill_marked, link.job.marks)

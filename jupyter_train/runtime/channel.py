@@ -25,6 +25,8 @@ class FrameKind(IntEnum):
     READY = 3  #: the cell begins; no body
     LEFT = 4  #: the cell has ended, its results are being written; no body
     CAUSE = 5  #: JSON of a `Cause`: the rank's last word
+    PROVE = 6  #: rank 0: JSON of an `Order`: somebody should compare; or of a proof: nobody needs to
+    PROOF = 7  #: a shadow: JSON of the payload of what it found
 
 
 class Command(IntEnum):

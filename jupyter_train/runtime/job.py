@@ -15,6 +15,16 @@ from jupyter_train.runtime import processes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shadowing:
+    """What a shadow is told besides: see `jupyter_train.runtime.proof`."""
+
+    first: int  #: number of the first backward to compare
+    ranks: int  #: of the run that it is the shadow of
+    recording: str  #: file in which rank 0 leaves what it recorded
+    scratch: str  #: folder for what the cell writes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One rank of one attempt, as its agent hands it over: through memory, since it holds environment values."""
 
@@ -31,6 +41,7 @@ class Job:
     cores: int  #: that this host lets us use
     device_index: int  #: which of the visible GPUs is this rank's
     unset: tuple[str, ...] = ()  #: environment variables that only Dask's Nanny had set
+    shadow: Shadowing | None = None  #: it is no rank, but runs the cell alone to compare
 
     @property
     def run_spec(self) -> RunSpec:
@@ -45,6 +56,8 @@ class Job:
     @property
     def marks(self) -> dict[str, str]:
         """What every process of this rank carries in its environment."""
+        if self.shadow is not None:  # not rank 0's, at whose end what carries them is killed
+            return shadow_marks(self.spec["run_id"], self.attempt)
         return rank_marks(self.spec["run_id"], self.attempt, self.rank)
 
     def to_file(self) -> int:
@@ -60,7 +73,8 @@ class Job:
         """The job in the file ``fd``, which is closed."""
         with os.fdopen(fd, "rb") as file:
             data = json.loads(file.read())
-        return cls(**{**data, "unset": tuple(data["unset"])})
+        shadow = Shadowing(**data["shadow"]) if data["shadow"] is not None else None
+        return cls(**{**data, "unset": tuple(data["unset"]), "shadow": shadow})
 
 
 def rank_marks(run_id: str, attempt: int, rank: int) -> dict[str, str]:
@@ -70,3 +84,8 @@ def rank_marks(run_id: str, attempt: int, rank: int) -> dict[str, str]:
         processes.ATTEMPT_MARK: str(attempt),
         processes.RANK_MARK: str(rank),
     }
+
+
+def shadow_marks(run_id: str, attempt: int) -> dict[str, str]:
+    """Environment variables by which a shadow and its children are found again."""
+    return {processes.RUN_MARK: run_id, processes.ATTEMPT_MARK: str(attempt), processes.SHADOW_MARK: "1"}

@@ -39,6 +39,9 @@ class Owner(Protocol):
     def rank_ready(self, link: RankLink) -> None:
         """The rank begins the cell."""
 
+    def proof_wanted(self, link: RankLink, told: Mapping[str, Any]) -> None:
+        """The rank has recorded its first step, or says why there will be no proof."""
+
     def rank_ended(self, link: RankLink, cause: Cause) -> None:
         """The rank is gone and all its events were passed on."""
 
@@ -49,6 +52,7 @@ class RankLink:
     def __init__(self, job: Job, *, launcher: Launcher, relay: Relay, owner: Owner) -> None:
         self.job = job
         self.pid = 0  #: 0 until it is forked
+        self.began = 0.0  #: when its launch began, by the loop's clock
         self.ended = False
         self._launcher = launcher
         self._relay = relay
@@ -80,6 +84,7 @@ class RankLink:
         Raises:
             RunFailed: it could not be forked, or was told to end before it was.
         """
+        self.began = asyncio.get_running_loop().time()
         ours, theirs = socket.socketpair()
         stdout, stdout_w = os.pipe()
         stderr, stderr_w = os.pipe()
@@ -216,6 +221,8 @@ class RankLink:
                 self._owner.rank_ready(self)
             case FrameKind.LEFT:
                 self._left_at = asyncio.get_running_loop().time()
+            case FrameKind.PROVE:
+                self._owner.proof_wanted(self, json.loads(body))
             case FrameKind.CAUSE:
                 self._cause = Cause(**json.loads(body))
 

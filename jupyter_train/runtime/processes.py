@@ -19,6 +19,7 @@ from pathlib import Path
 RUN_MARK = "JUPYTER_TRAIN_RUN"
 ATTEMPT_MARK = "JUPYTER_TRAIN_ATTEMPT"
 RANK_MARK = "RANK"
+SHADOW_MARK = "JUPYTER_TRAIN_SHADOW"
 
 PAD = "JUPYTER_TRAIN_PAD"
 PAD_VALUE = "." * 160
@@ -68,12 +69,42 @@ def write_marks(marks: Mapping[str, str]) -> None:
     os.environ.pop(PAD, None)
 
 
-def invite_oom_killer() -> None:
+def invite_oom_killer(score: int = OOM_SCORE_ADJUST) -> None:
     """Let the OOM killer take this process first. Raising one's own score needs no privilege."""
     try:
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJUST))
+        Path("/proc/self/oom_score_adj").write_text(str(score))
     except OSError:
         pass  # a container may forbid it; then the kernel decides by size alone
+
+
+def stand_back() -> None:
+    """Run only when nobody else wants to, this process and all that it starts.
+
+    Sessions compete as groups where the kernel groups by them (sched(7), autogroup), and then only the group's
+    nice value counts.
+    """
+    os.nice(19)
+    for scheduled in (
+        lambda: os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0)),
+        lambda: Path("/proc/self/autogroup").write_text("19"),
+    ):
+        try:
+            scheduled()
+        except OSError:
+            continue  # a sandbox may forbid it, the kernel not know it
+
+
+def come_forward(pid: int) -> None:
+    """Let a process that stood back run like any other, where that is allowed."""
+    for scheduled in (
+        lambda: os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0)),
+        lambda: os.setpriority(os.PRIO_PROCESS, pid, 0),
+        lambda: Path(f"/proc/{pid}/autogroup").write_text("0"),
+    ):
+        try:
+            scheduled()
+        except OSError:
+            continue  # only root may take niceness back
 
 
 def kill_group(pid: int, number: signal.Signals = signal.SIGKILL) -> None:

@@ -31,6 +31,7 @@ from jupyter_train.runtime.display import Showing
 from jupyter_train.runtime.failure import comes_from_peer, describe
 from jupyter_train.runtime.interrupts import Interrupts
 from jupyter_train.runtime.job import Job
+from jupyter_train.runtime.proof.asking import Asking
 from jupyter_train.runtime.recorder import Recorder
 from jupyter_train.runtime.spool import ChannelSink, spool_name
 from jupyter_train.runtime.stopping import StopFlag, StopRun
@@ -58,6 +59,10 @@ def main(files: RankFiles) -> NoReturn:
     """Be the rank that ``files`` describes. Called in a fresh fork of the zygote; never returns."""
     job = Job.from_file(files.job)
     channel = socket.socket(fileno=files.channel)
+    if job.shadow is not None:
+        from jupyter_train.runtime.proof import shadow
+
+        shadow.main(job, job.shadow, channel)
     recorder = Recorder(
         ChannelSink(channel, job.folder / spool_name(job.attempt, job.rank)),
         run_id=job.spec["run_id"],
@@ -95,6 +100,7 @@ class _Rank:
         self._stop = stop
         self._interrupts = interrupts
         self._listen = listen
+        self._asking = Asking(job, recorder)
 
     def run(self) -> _Outcome:
         """Prepare, execute, bring the results to disk."""
@@ -136,6 +142,7 @@ class _Rank:
             observer=observer,
             cell_file=file,
         )
+        self._asking.watch(observer, parallel, device=device.type)
         train.enter(
             Place(
                 rank=job.rank,
@@ -156,6 +163,8 @@ class _Rank:
         recorder.word(FrameKind.READY)
         recorder.flush()  # a crash on the cell's first line is a crash of a running run
         outcome = self._execute(work, parallel)
+        if outcome.cause.kind == "done":
+            self._asking.finish()
         recorder.word(FrameKind.LEFT)
         forget_thread_settings()
         parallel.close()  # before anything is pickled: its hooks hang on the user's own objects

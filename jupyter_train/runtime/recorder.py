@@ -39,7 +39,7 @@ class Sink(Protocol):
     def events(self, packed: list[bytes], *, urgent: bool) -> None:
         """Take events in order. ``urgent`` ones are passed on at once."""
 
-    def word(self, kind: FrameKind, cause: Cause | None = None) -> None:
+    def word(self, kind: FrameKind, told: Cause | bytes | None = None) -> None:
         """Take a word to the agent that is no event."""
 
     def close(self) -> None:
@@ -143,9 +143,9 @@ class Recorder:
         """A file in the run's folder."""
         self._add(EventKind.ARTIFACT, payload)
 
-    def word(self, kind: FrameKind, cause: Cause | None = None) -> None:
+    def word(self, kind: FrameKind, told: Cause | bytes | None = None) -> None:
         """A word to the agent, in order with the events; passed on at once."""
-        self._add(kind, cause, hurry=True)
+        self._add(kind, told, hurry=True)
 
     def flush(self, timeout_s: float = 10.0) -> bool:
         """Wait until all that was recorded before this call is written; False after ``timeout_s``."""

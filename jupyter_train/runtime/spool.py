@@ -75,9 +75,9 @@ class ChannelSink:
                 self.close()
         self._send(frame(FrameKind.URGENT_EVENTS if urgent else FrameKind.EVENTS, body))
 
-    def word(self, kind: FrameKind, cause: Cause | None = None) -> None:
+    def word(self, kind: FrameKind, told: Cause | bytes | None = None) -> None:
         """See `Sink`."""
-        self._send(cause_frame(cause) if cause is not None else frame(kind))
+        self._send(cause_frame(told) if isinstance(told, Cause) else frame(kind, told or b""))
 
     def close(self) -> None:
         """See `Sink`. The channel stays open: its end tells the agent about the process."""

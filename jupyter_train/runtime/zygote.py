@@ -66,7 +66,11 @@ IMPORTED_FIRST = (
 )
 
 #: Of these every module.
-PACKAGES_IMPORTED_FIRST = ("jupyter_train.transport", "jupyter_train.runtime.parallel")
+PACKAGES_IMPORTED_FIRST = (
+    "jupyter_train.transport",
+    "jupyter_train.runtime.parallel",
+    "jupyter_train.runtime.proof",
+)
 
 #: Imported, or called (``module:function``), while nothing else is to be done, where they exist: what not every
 #: release of torch has, what shows things, and what notebooks use most beside it.

@@ -111,7 +111,7 @@ def test_a_keyword_of_both_is_refused_and_the_way_out_works(shell: Shell, contro
 
 def test_settings_reach_the_run(shell: Shell, control: FakeControl) -> None:
     run = jt.submit(
-        fit, 1, ranks=2, name="mine", strategy="none", batch="per-rank", sync_bn=False, timeout="2m", params={"a": (1, 2)}, tags={"t": 1}, keep=["model"]
+        fit, 1, ranks=2, name="mine", strategy="none", batch="per-rank", sync_bn=False, check=True, timeout="2m", params={"a": (1, 2)}, tags={"t": 1}, keep=["model"]
     )  # fmt: skip
     spec = control.only.spec
     assert (spec.ranks, spec.name, spec.strategy, spec.batch, spec.timeout_s) == (

@@ -27,7 +27,7 @@ def test_nothing_behind_the_magic_means_the_defaults() -> None:
 def test_every_option_is_read() -> None:
     line = (
         "-n 4 --name 'my run' --cluster lab --bg --keep model,opt --seed 7 -p lr=0.1 -p layers=[64, 32] "
-        "--batch per-rank --strategy none --no-sync-bn --timeout 1h30m --tag team=vision"
+        "--batch per-rank --strategy none --no-sync-bn --no-check --timeout 1h30m --tag team=vision"
     )
     assert train_options(line) == TrainOptions(
         ranks=4,
@@ -40,6 +40,7 @@ def test_every_option_is_read() -> None:
         batch="per-rank",
         strategy="none",
         sync_bn=False,
+        check=False,
         timeout_s=5400.0,
         tags={"team": "vision"},
     )

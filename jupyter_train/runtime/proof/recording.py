@@ -49,6 +49,11 @@ class Recording:
     nameless: int = 0  #: parameters that got gradients but no sample
 
 
+def recording_file(folder: Path, attempt: int | str) -> Path:
+    """The file in a run's folder in which rank 0 leaves what it recorded."""
+    return folder / f"proof-{attempt}.bin"
+
+
 def write(recording: Recording, path: Path) -> None:
     """Write ``recording`` to ``path``, whole or not at all.
 
