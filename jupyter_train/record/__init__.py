@@ -9,7 +9,7 @@ from jupyter_train.record.events import (
     unpack_events,
 )
 from jupyter_train.record.proof import Proof, Verdict
-from jupyter_train.record.spec import Call, ContentRef, RunSpec, new_run_id
+from jupyter_train.record.spec import Call, ContentRef, RunSpec, WholeLoop, new_run_id, whole_loops
 from jupyter_train.record.states import RunState, legal_move
 from jupyter_train.record.view import Curve, Progress, RunView, fold
 
@@ -25,6 +25,7 @@ __all__ = [
     "RunState",
     "RunView",
     "Verdict",
+    "WholeLoop",
     "fold",
     "legal_move",
     "new_run_id",
@@ -32,4 +33,5 @@ __all__ = [
     "split_events",
     "unpack_event",
     "unpack_events",
+    "whole_loops",
 ]

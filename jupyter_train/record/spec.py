@@ -27,6 +27,39 @@ class ContentRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WholeLoop:
+    """A loop over a loader that trains, and of which every rank takes whole batches: they cannot be split."""
+
+    file: str = ""  #: of the loop's code, as tracebacks name it; empty: of the cell itself
+    line: int = 0  #: on which the loop begins; 0: every loop there is
+    why: str = ""  #: the line that forbids it, and the reason
+    fix: str = ""  #: a sentence on what would let it be split, where something would
+    after_s: float = 0.0  #: the cell had run for so long when this was found; 0: in an earlier run
+
+
+def whole_loops(told: Any) -> tuple[WholeLoop, ...]:
+    """The loops in ``told``, JSON values of anybody's making; what is not as documented is left out."""
+    found = []
+    for one in told if isinstance(told, (list, tuple)) else ():
+        if isinstance(one, WholeLoop):
+            found.append(one)
+        elif isinstance(one, Mapping):
+            try:
+                found.append(
+                    WholeLoop(
+                        file=str(one.get("file", "")),
+                        line=int(one.get("line", 0)),
+                        why=str(one.get("why", "")),
+                        fix=str(one.get("fix", "")),
+                        after_s=float(one.get("after_s", 0.0)),
+                    )
+                )
+            except (TypeError, ValueError):
+                continue
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """A function that runs in the place of a cell, by the labels of what was captured for it."""
 
@@ -53,6 +86,7 @@ class RunSpec:
     sync_batchnorm: bool = True  #: its statistics are those of the global batch
     #: compare the first steps with those of one process; None: where that costs little
     check: bool | None = False
+    whole: tuple[WholeLoop, ...] = ()  #: loops that are known not to be splittable
     seed: int | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -86,6 +120,7 @@ class RunSpec:
             given["capture"] = tuple(
                 ref if isinstance(ref, ContentRef) else ContentRef(**ref) for ref in given.get("capture", ())
             )
+            given["whole"] = whole_loops(given.get("whole", ()))
             for name in ("captured_names", "sys_path"):
                 given[name] = tuple(given.get(name, ()))
             if given.get("keep") is not None:

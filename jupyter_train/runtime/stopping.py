@@ -1,6 +1,8 @@
-"""How a run is told to stop: a flag that travels on the gradient reduction, and the exception that unwinds the cell."""
+"""What unwinds a cell from outside: a stop, whose flag travels on the gradient reduction, and the wish to start over."""
 
 from __future__ import annotations
+
+from jupyter_train.record import WholeLoop
 
 
 class StopRun(BaseException):
@@ -10,6 +12,18 @@ class StopRun(BaseException):
     Raised in the rank's main thread: after an optimizer step once all ranks
     agreed, or asynchronously where a rank reaches none in time.
     """
+
+
+class StartOver(BaseException):
+    """Unwinds the cell of an attempt that is given up: some of its loops have been split and must not be.
+
+    A ``BaseException``, so that ``except Exception`` in the cell cannot eat it.
+    ``whole`` are the loops that this rank found, empty where another rank did.
+    """
+
+    def __init__(self, whole: tuple[WholeLoop, ...] = ()) -> None:
+        super().__init__("; ".join(one.why for one in whole) or "another rank starts over")
+        self.whole = whole
 
 
 class StopFlag:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from jupyter_train.errors import CellError, RanksDiverged
-from jupyter_train.runtime.parallel.errors import PeerLost
+from jupyter_train.runtime.parallel.errors import PeerLost, not_splittable
 from jupyter_train.runtime.parallel.groups import Groups
 from jupyter_train.runtime.parallel.header import Header, Kind
 from jupyter_train.runtime.parallel.learning import Learner
@@ -41,6 +41,8 @@ class Line:
     plan: Plan | None = None
     has_learned: bool = False  #: the ranks agreed on its parameters just before this backward
     overlaps: bool = True  #: buckets may start before backward has returned
+    is_whole: bool = False  #: every rank computes all of it, this time
+    kept: frozenset[int] = frozenset()  #: parameters of a whole loop whose gradients cannot be averaged
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,6 +83,7 @@ class Averager:
         self._late = False
         self._tag = 0  #: what its signals to the ranks of this host are named
         self._came: set[int] = set()
+        self._kept: frozenset[int] = frozenset()
 
     # -- while backward runs
 
@@ -91,6 +94,7 @@ class Averager:
         self._tag = self._header.sequence  # the BatchNorms in this backward go on counting
         self._unplanned = self._late = False
         self._came.clear()
+        self._kept = line.kept if line.is_whole else frozenset()
         if line.plan is not None:
             line.plan.begin()
         try:
@@ -126,7 +130,7 @@ class Averager:
         """The gradient of that parameter is complete, or grows by another piece. A hook: called once a parameter."""
         del parameter
         line = self._line
-        if line is None:
+        if line is None or number in self._kept:
             return
         again = number in self._came
         self._came.add(number)
@@ -170,10 +174,16 @@ class Averager:
 
     # -- when it has returned
 
-    def reduce(self, plan: Plan, note: Note) -> Note:
-        """Start the buckets that are left and wait for all. The gradients are not yet touched."""
+    def reduce(self, line: Line, plan: Plan, note: Note) -> Note:
+        """Start the buckets that are left and wait for all. The gradients are not yet touched.
+
+        Raises:
+            CellError: gradients that cannot be averaged differ between the ranks.
+        """
         if plan.next == 0:
             self._header.check()
+        if self._kept:
+            note.amounts[self._groups.rank] = self._sum_of_kept(self._kept, self._registry.alive())
         last = len(plan.buckets) - 1
         for bucket in plan.buckets[plan.next : last]:
             self._start(bucket)
@@ -194,6 +204,8 @@ class Averager:
             host = torch.tensor(extras, dtype=torch.float64)
             self._groups.all_sum(host)
             extras = host.tolist()
+        if self._kept:
+            _check_alike(extras[_AMOUNTS:], line.site)
         return Note(
             differs=extras[_FLAG] != 0.0,
             stop=extras[_STOP] != 0.0,
@@ -227,7 +239,8 @@ class Averager:
 
         Raises:
             RanksDiverged: a rank lacks a parameter that others use.
-            CellError: gradients that cannot be averaged.
+            NotSplittable: gradients that cannot be averaged.
+            CellError: such gradients in a whole loop, which differ between the ranks.
         """
         self._header.check()
         nodes = [root.grad_fn for root in roots]
@@ -237,19 +250,21 @@ class Averager:
         if self._late:
             line.overlaps = False
         parameters = self._registry.alive()
-        mine = self._gradients(nodes, parameters, line.site)
+        mine = self._gradients(nodes, parameters, line)
         is_stale = line.plan is None or line.plan.is_stale()
-        told = self._groups.exchange((sorted(mine), line.overlaps, note.loss, note.stop, is_stale))
+        kept = self._sum_of_kept(line.kept, parameters)
+        told = self._groups.exchange((sorted(mine), line.overlaps, note.loss, note.stop, is_stale, kept))
+        _check_alike([theirs for *_, theirs in told], line.site)
         used = sorted(set().union(*(numbers for numbers, *_ in told)), reverse=True)
         if any(number not in parameters for number in used):
             raise RanksDiverged(
                 f"{line.site}: another rank's loss depends on parameters that are gone on this one"
             )
         line.overlaps = all(overlaps for _, overlaps, *_ in told)
-        if line.plan is None or line.plan.numbers != used or any(stale for *_, stale in told):
+        if line.plan is None or line.plan.numbers != used or any(stale for *_, stale, _ in told):
             line.plan = self._make_plan(used, parameters)
         self._reduce_all(line.plan, parameters)
-        return Note(loss=sum(loss for _, _, loss, *_ in told), stop=any(stop for *_, stop, _ in told))
+        return Note(loss=sum(loss for _, _, loss, *_ in told), stop=any(stop for *_, stop, _, _ in told))
 
     def _make_plan(self, used: Sequence[int], parameters: dict[int, torch.Tensor]) -> Plan:
         """The same plan on every rank, in shared memory where there is some. Collective."""
@@ -262,16 +277,31 @@ class Averager:
         return plan
 
     def _gradients(
-        self, nodes: Sequence[Any], parameters: Mapping[int, torch.Tensor], site: Site
+        self, nodes: Sequence[Any], parameters: Mapping[int, torch.Tensor], line: Line
     ) -> set[int]:
-        """Numbers of the parameters that this backward gave a gradient to."""
+        """Numbers of the parameters that this backward gave a gradient to, without those that cannot be averaged.
+
+        Raises:
+            NotSplittable: there are such, and each rank has those of its share.
+        """
         # Those inside a reentrant checkpoint are not in the graph, new ones were not watched.
         found = {number for number in self._came if number in parameters}
         found |= {number for number in map(self._registry.number, leaves(nodes)) if number is not None}
         found = {number for number in found if parameters[number].grad is not None}
-        for number in found:
-            _check_kind(parameters[number], site)
-        return found
+        odd = frozenset(number for number in found if _kind(parameters[number].grad))
+        if odd and not line.is_whole:
+            kind = _kind(parameters[min(odd)].grad)
+            raise not_splittable(
+                str(line.site),
+                f"the gradients are {kind}, which cannot be averaged over the ranks",
+                "An Embedding without sparse=True is split" if kind == "sparse" else "",
+            )
+        line.kept = odd
+        return found - odd
+
+    def _sum_of_kept(self, kept: frozenset[int], parameters: Mapping[int, torch.Tensor]) -> float:
+        """Tells gradients that are not averaged from another rank's; the same bits where they are the same."""
+        return sum(_total(parameters[number].grad) for number in sorted(kept) if number in parameters)
 
     def _reduce_all(self, plan: Plan, parameters: Mapping[int, torch.Tensor]) -> None:
         plan.begin()
@@ -316,13 +346,29 @@ class Averager:
             )
 
 
-def _check_kind(parameter: torch.Tensor, site: Site) -> None:
-    grad = parameter.grad
+def _kind(grad: torch.Tensor | None) -> str:
+    """What a gradient is that cannot be averaged over the ranks; "" for others."""
     if grad is None or (grad.layout is torch.strided and not grad.is_complex()):
-        return
-    kind = "complex" if grad.is_complex() else "sparse"
-    advice = " (an Embedding with sparse=True: leave it out)" if kind == "sparse" else ""
-    raise CellError(
-        f"{site}: {kind} gradients cannot be averaged over the ranks{advice}. "
-        "Run this cell with  --strategy none  or  -n 1."
-    )
+        return ""
+    return "complex" if grad.is_complex() else "sparse"
+
+
+def _total(grad: torch.Tensor | None) -> float:
+    if grad is None:
+        return 0.0
+    values = grad.detach().coalesce().values() if grad.layout is torch.sparse_coo else grad.detach()
+    values = torch.view_as_real(values) if values.is_complex() else values
+    return float(values.sum(dtype=torch.float64))
+
+
+def _check_alike(sums: Sequence[float], site: Site) -> None:
+    """Gradients that are kept as they are have to be the same on all ranks; NaN is like NaN.
+
+    Raises:
+        CellError: they are not: ranks were given different data.
+    """
+    if len(set(map(repr, sums))) > 1:
+        raise CellError(
+            f"{site}: sparse or complex gradients cannot be averaged over the ranks, and those of this loop differ "
+            "between them, since it gives the ranks different data. Give every rank the same, or use -n 1."
+        )

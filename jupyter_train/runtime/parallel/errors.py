@@ -13,4 +13,22 @@ class PeerLost(RuntimeError):
 
 
 class NotSplittable(CellError):
-    """A batch was split whose loss is no sum over its samples: going on would train something else."""
+    """A batch was split that must not be: going on would train something else.
+
+    The attempt is then started over with the loop whole; the user sees this
+    error only where they force shares by ``--batch per-rank``.
+    """
+
+    why = ""  #: the line and the reason
+    fix = ""  #: a sentence on what would let the loop be split, where something would
+
+
+def not_splittable(where: str, why: str, fix: str = "") -> NotSplittable:
+    """The error for the line ``where``: ``why`` says what is there that shares of a batch cannot give."""
+    advice = f" {fix}." if fix else ""
+    error = NotSplittable(
+        f"{where}: {why}. Computed on shares of the batch it would train something else.{advice} Without "
+        "--batch per-rank  every rank computes such a loop whole, and  -n 1  computes it once."
+    )
+    error.why, error.fix = f"{where}: {why}", fix
+    return error

@@ -21,6 +21,8 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
+from jupyter_train.record import WholeLoop
+from jupyter_train.runtime.parallel.errors import NotSplittable
 from jupyter_train.runtime.parallel.loops import Loop, begins_a_loop, consumers, kind_of
 from jupyter_train.runtime.parallel.patches import Patches
 from jupyter_train.runtime.parallel.remarks import Remarks
@@ -29,6 +31,7 @@ from jupyter_train.runtime.parallel.samples import looks_at_rank, state_of
 from jupyter_train.runtime.parallel.shares import Share, cut
 from jupyter_train.runtime.parallel.sites import Site, Sites
 from jupyter_train.runtime.parallel.streaming import Dealer, Dealt, Order, cut_ready, in_order, like
+from jupyter_train.runtime.parallel.whole import WholeLoops, remark
 
 _DRAW_AT_THE_START = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
 
@@ -221,6 +224,7 @@ class Feed:
         streams: Streams,
         sites: Sites,
         remarks: Remarks,
+        whole: WholeLoops,
         fetching: Callable[[], None],
         fetched: Callable[[int], None],
     ) -> None:
@@ -235,6 +239,7 @@ class Feed:
         self._is_reading = False
         self._sites = sites
         self._remarks = remarks
+        self._whole = whole
         self._open: list[weakref.ref[Pass]] = []
         self._splitters: weakref.WeakKeyDictionary[Any, Splitter] = weakref.WeakKeyDictionary()
         self._seen: set[Site] = set()
@@ -263,6 +268,13 @@ class Feed:
         for one in [ref() for ref in self._open]:
             if one is not None and one.site is current.site:
                 one.backwards += 1
+
+    def found_whole(self, error: NotSplittable) -> tuple[WholeLoop, ...]:
+        """The loops whose batches are split at the moment, which ``error`` forbids."""
+        passes = [ref() for ref in self._open]
+        return self._whole.found(
+            [one.site for one in passes if one is not None and one.share is not None], error
+        )
 
     def ask_uneven(self) -> None:
         """What a loss is made of was not clear: cut the next batch unevenly."""
@@ -338,13 +350,16 @@ class Feed:
         if torch.is_grad_enabled():
             frames = consumers(frame, self._sites.outer)
             key = tuple(map(self._sites.of, frames))
-            known = self._kinds.get(key)
-            known = self._kinds[key] = kind_of(frames) if known is None else known
-            loop = kind_of(frames, by_values=True) if known is Loop.UNKNOWN else known
+            kind = self._kinds.get(key)
+            kind = self._kinds[key] = kind_of(frames) if kind is None else kind
+            loop = kind_of(frames, by_values=True) if kind is Loop.UNKNOWN else kind
             if loop is Loop.UNKNOWN and not begins_a_loop(frame) and self._sites.library(3):
                 loop = Loop.READS  # a trainer's own loop: what it logs and watches would be this rank's share
         deals_itself = _has_own_shares(loader)
+        known = None if self.per_rank else self._whole.of(site)
         why = "each rank has its own samples" if deals_itself else _why_whole(loader)
+        if known is not None and not why:
+            why = known.why
         splitter = cutting = None
         splits = loop is Loop.TRAINS and not why
         if not why:
@@ -357,6 +372,9 @@ class Feed:
                 f"{site}: this loader's data set or sampler deals samples out by rank: each rank trains on what it is "
                 "given, with the batch size as written, and gradients are averaged"
             )
+        elif known is not None and why is known.why:
+            if loop is not Loop.READS:
+                self._remarks.say(remark(known, site))
         elif loop is Loop.SOLVES:
             self._remarks.say(
                 f"{site}: this loop takes its gradients by autograd.grad or torch.func, so every rank computes whole "

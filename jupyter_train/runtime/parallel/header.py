@@ -21,10 +21,12 @@ from typing import Any, NoReturn, Protocol
 import torch
 
 from jupyter_train.errors import RanksDiverged
+from jupyter_train.record import WholeLoop
 from jupyter_train.runtime.parallel.errors import PeerLost
 from jupyter_train.runtime.parallel.groups import Groups
 from jupyter_train.runtime.parallel.hostmemory import host_memory
 from jupyter_train.runtime.parallel.sites import Site, Sites
+from jupyter_train.runtime.stopping import StartOver
 
 
 class Kind(IntEnum):
@@ -44,6 +46,7 @@ class Life(IntEnum):
     FINISHED = 1
     FAILED = 2
     PARTED = 3
+    STARTS_OVER = 4
 
 
 _TEXT = {
@@ -195,6 +198,7 @@ class Header:
         self._word = 0
         self._finished_or_failed = False
         self.parted = ""  #: how, once the ranks have: a cell that catches this must not go on
+        self.over: StartOver | None = None  #: the attempt is given up: nothing in it counts any more
         self._left_behind = 0  #: looks in a row that found a rank beyond what this one waits for
         groups.on_wait = self.look
 
@@ -203,7 +207,10 @@ class Header:
 
         Raises:
             RanksDiverged: the ranks have parted before, and the cell has caught that.
+            StartOver: as above, of that.
         """
+        if self.over is not None:
+            raise self.over
         if self.parted:
             self.part()
         self.sequence = sequence = self.sequence + 1
@@ -229,9 +236,12 @@ class Header:
         Raises:
             RanksDiverged: one has finished the cell, or stands somewhere else.
             PeerLost: one has failed or vanished.
+            StartOver: one starts over.
         """
         rows = [self._board.latest(r) for r in range(self._groups.world_size)]
         mine = rows[self._groups.rank]
+        if any(row.life == Life.STARTS_OVER for row in rows):
+            self.start_over()
         failed = [r for r, row in enumerate(rows) if row.life == Life.FAILED]
         if failed:
             raise PeerLost(f"rank {failed[0]} failed while this rank was at {self._place(mine)}")
@@ -259,6 +269,20 @@ class Header:
         if not self._finished_or_failed:
             self._finished_or_failed = life is not Life.RUNNING
             self._board.live(life)
+
+    def start_over(self, whole: tuple[WholeLoop, ...] = ()) -> NoReturn:
+        """The attempt is given up; whoever waits for this rank learns it.
+
+        Args:
+            whole: what was found, empty where another rank found it.
+
+        Raises:
+            StartOver: always.
+        """
+        if self.over is None:
+            self.over = StartOver(whole)
+            self.live(Life.STARTS_OVER)
+        raise self.over
 
     def _place(self, row: Row) -> str:
         return self._sites.place(row.site)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from jupyter_train.runtime.parallel.errors import NotSplittable
+from jupyter_train.runtime.parallel.errors import NotSplittable, not_splittable
 from jupyter_train.runtime.parallel.graph import factor, is_tensor_like, reduced
 
 
@@ -49,8 +49,8 @@ class Term:
 class Reading:
     """The terms of one loss, and the visits by which they were found.
 
-    ``doubt`` says why samples seem to be compared with each other, judging by
-    shapes: it is sure only if all ranks say so.
+    ``doubt`` says why samples seem to be compared with each other (and what
+    would help), judging by shapes: it is sure only if all ranks say so.
     """
 
     terms: tuple[Term, ...]
@@ -58,7 +58,7 @@ class Reading:
     has_weights: bool  #: a part depends on the parameters alone
     digest: int  #: 31 bits of the structure
     judged: frozenset[tuple[int, ...]] = frozenset()  #: shapes taken to have the batch in them
-    doubt: str = ""
+    doubt: tuple[str, str] | None = None
 
 
 class Path(NamedTuple):
@@ -99,10 +99,6 @@ def term(node: Any, part: Part, path: Path) -> Term:
     return Term(node, part, amount, path.product, path.by_tensor)
 
 
-def refusal(where: str, why: str) -> NotSplittable:
-    """The error for a loss that cannot be put together from shares."""
-    return NotSplittable(
-        f"{where}: the loss is not a sum over the samples of a batch: {why}. Computed on shares of the batch it "
-        "would train something else. Run this cell with  --strategy none  (every rank computes the whole batch) "
-        "or  -n 1."
-    )
+def refusal(where: str, why: str, fix: str = "") -> NotSplittable:
+    """The error for a loss that cannot be put together from shares: ``why`` says what it does."""
+    return not_splittable(where, f"the loss {why}", fix)

@@ -60,7 +60,7 @@ class Bucket:
         ):
             parameter = ref()
             grad = None if parameter is None else parameter.grad
-            if grad is None or grad.dtype is not dtype or grad.shape != shape:
+            if grad is None or grad.dtype is not dtype or grad.shape != shape or grad.is_sparse:
                 view.zero_()
                 lacks += 1
             else:

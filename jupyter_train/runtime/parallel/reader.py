@@ -44,7 +44,7 @@ class Reader:
         self._is_weight = is_weight
         self._terms: list[Term] = []
         self._visits: list[tuple[str, Part]] = []
-        self._doubt = ""
+        self._doubt: tuple[str, str] | None = None
 
     def read(self, root: Any) -> None:
         """Classify what can be reached from ``root``.
@@ -58,7 +58,7 @@ class Reader:
             part = self._part(node)
             self._visits.append((node.name(), part))
             if len(self._visits) > MOST_VISITS or len(self._terms) > MOST_TERMS:
-                self._refuse("it is put together from too many parts")
+                self._refuse("is put together from too many parts")
             if part >= Part.MEAN:
                 self._terms.append(term(node, part, path))
             elif part is not Part.WEIGHTS:
@@ -107,7 +107,11 @@ class Reader:
         if name in ("MulBackward0", "MulBackward1", "DivBackward0", "DivBackward1"):
             return self._product(node, name)
         if name[-1].isdigit():
-            self._refuse(f"it puts the batch through {plain(name)} after averaging it")
+            self._refuse(
+                f"puts the batch through {plain(name)} after averaging it",
+                "It is split where backward() is called on the average itself, or each sample is put through "
+                "that before averaging",
+            )
         return Part.OPAQUE  # an autograd.Function or compiled code
 
     def _product(self, node: Any, name: str) -> Part:
@@ -115,16 +119,18 @@ class Reader:
         by_batch = [child for child in children if not self._only_weights(child)]
         if len(by_batch) > 1:
             self._refuse(
-                f"it {'divides' if name.startswith('Div') else 'multiplies'} two quantities of the batch"
+                f"{'divides' if name.startswith('Div') else 'multiplies'} two quantities of the batch",
+                f"It is split where each sample has its own {'quotient' if name.startswith('Div') else 'product'} "
+                "and those are averaged",
             )
         if len(by_batch) < len(children):
             # A number that is learned, for instance the weight of a task.
             if name.startswith("Div") and node.next_functions[0][0] is not by_batch[0]:
-                self._refuse("it divides by a quantity of the batch")
-            self._refuse("it scales a quantity of the batch by a learned number")
+                self._refuse("divides by a quantity of the batch")
+            self._refuse("scales a quantity of the batch by a learned number")
         if name.startswith("Div"):
             if node.next_functions[0][0] is None:
-                self._refuse("it divides by a quantity of the batch")
+                self._refuse("divides by a quantity of the batch")
             return Part.DIVIDE
         return Part.SCALE
 
@@ -174,10 +180,16 @@ class Reader:
         dims = dims_of(node)
         for size in self._batch_sizes:
             if size > 1 and sum(dim == size for dim in dims) > 1 and _is_pairwise(node, size):
-                self._doubt = f"it compares the samples of a batch with each other (a {size} × {size} matrix)"
+                self._doubt = (
+                    "compares the samples of a batch with each other (a matrix of all pairs)",
+                    "What is compared has to be on one rank: -n 1 takes as long",
+                )
         mixing = self._mixing(node)
         if mixing:
-            self._doubt = f"it takes {mixing} over the samples of a batch before averaging"
+            self._doubt = (
+                f"takes {mixing} over the samples of a batch before averaging",
+                "It is split with nn.BatchNorm, or with statistics of each sample",
+            )
 
     def _mixing(self, node: Any) -> str:
         stack = [child for child, _ in node.next_functions if child is not None]
@@ -195,8 +207,8 @@ class Reader:
             stack.extend(child for child, _ in one.next_functions if child is not None)
         return ""
 
-    def _refuse(self, why: str) -> NoReturn:
-        raise refusal(self._where, why)
+    def _refuse(self, why: str, fix: str = "") -> NoReturn:
+        raise refusal(self._where, why, fix)
 
 
 def _data_beside(node: Any) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from jupyter_train.runtime.parallel.averaging import Averager, Line, Note
-from jupyter_train.runtime.parallel.errors import NotSplittable
+from jupyter_train.runtime.parallel.errors import NotSplittable, not_splittable
 from jupyter_train.runtime.parallel.feed import Feed, Pass
 from jupyter_train.runtime.parallel.groups import Groups
 from jupyter_train.runtime.parallel.header import Header, Kind
@@ -22,8 +22,6 @@ from jupyter_train.runtime.parallel.remarks import Remarks
 from jupyter_train.runtime.parallel.shares import Share
 from jupyter_train.runtime.parallel.sites import Site, Sites
 from jupyter_train.runtime.parallel.weighing import Weigher, Weights, corrected
-
-_ADVICE = "Run this cell with  --strategy none  (every rank computes the whole batch) or  -n 1."
 
 _TRAINER = "; Trainer(devices={ranks}, strategy='ddp') shares it out"
 _LAUNCHED = {
@@ -91,8 +89,24 @@ class Reducer:
             The global loss, None where it is not known.
 
         Raises:
-            RanksDiverged, PeerLost, NotSplittable, CellError.
+            StartOver: the loop was split and must not be.
+            RanksDiverged, PeerLost, CellError; NotSplittable where shares are forced.
         """
+        try:
+            return self._backward(original, site, tensors, arguments)
+        except NotSplittable as error:
+            self._give_up(error)
+
+    def _give_up(self, error: NotSplittable) -> NoReturn:
+        """The batches of the open loops must not be split: start over with those loops whole."""
+        found = () if self._feed.per_rank else self._feed.found_whole(error)
+        if not found:
+            raise error
+        self._header.start_over(found)
+
+    def _backward(
+        self, original: Callable[..., None], site: Site, tensors: Any, arguments: tuple[Any, ...]
+    ) -> float | None:
         if not self.active:
             original(tensors, *arguments)
             return None
@@ -103,6 +117,7 @@ class Reducer:
         line = self._lines.get(site)
         if line is None:
             line = self._lines[site] = Line(site=site)
+        line.is_whole = share is None and (current is None or not current.deals_itself)
         weights = self._weigh(line, root, share)
         if share is None and line.plan is None:
             self._say_that_it_is_whole(site, current)
@@ -145,9 +160,10 @@ class Reducer:
             self._header.post(Kind.BACKWARD, site, rates=self._rates())
             return Weights(value=1.0 / self._ranks)
         if root is None:
-            raise NotSplittable(
-                f"{site}: backward() of something that is not one number cannot be computed on shares of the batch. "
-                + _ADVICE
+            raise not_splittable(
+                str(site),
+                "backward() of something that is not one number",
+                "It is split where backward() is called on a sum or an average over the samples",
             )
         known = None if root.grad_fn is None else self._known(line, root, share)
         if known is None:  # the root is a parameter itself: no data in it
@@ -171,9 +187,10 @@ class Reducer:
             return known
         shares = self._feed.shares
         if len(shares) > 1 and any(0 in one.sizes for one in shares):
-            raise NotSplittable(
-                f"{line.site}: one of the loaders that are read together has a batch of fewer samples than there are "
-                "ranks. Give it  drop_last=True.  Or: " + _ADVICE
+            raise not_splittable(
+                str(line.site),
+                "one of the loaders that are read together has a batch of fewer samples than there are ranks",
+                "With drop_last=True for that loader it is split",
             )
         self._header.post(Kind.STUDY, line.site, batch=share.digest, rates=self._rates())
         self._header.check()
@@ -228,7 +245,7 @@ class Reducer:
         averager, plan = self._averager, line.plan
         if plan is None:
             return averager.agree(line, roots, note)
-        told = averager.reduce(plan, note)
+        told = averager.reduce(line, plan, note)
         factor = None
         if weights.law is not None and share is not None:
             factor = corrected(weights, weights.law, told.amounts, share)
@@ -247,7 +264,8 @@ class Reducer:
         """``autograd.grad`` is asked for gradients.
 
         Raises:
-            NotSplittable: they are those of parameters, on a share of a batch.
+            StartOver: they are those of parameters, on a share of a batch.
+            NotSplittable: so, where shares are forced.
         """
         current = self._feed.current if self.active and not self._averager.is_watching else None
         if current is None or current.share is None:
@@ -256,9 +274,12 @@ class Reducer:
             if isinstance(one, torch.nn.Parameter) or (
                 isinstance(one, torch.Tensor) and self._is_weight(one)
             ):
-                raise NotSplittable(
-                    f"{self._sites.here()}: autograd.grad with respect to parameters cannot be computed on shares of "
-                    "the batch. " + _ADVICE
+                self._give_up(
+                    not_splittable(
+                        str(self._sites.here()),
+                        "it takes gradients of parameters by autograd.grad",
+                        "Gradients that backward() leaves in .grad are averaged, and the loop is split",
+                    )
                 )
 
 

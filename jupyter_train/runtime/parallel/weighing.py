@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from jupyter_train.runtime.parallel.errors import NotSplittable
+from jupyter_train.runtime.parallel.errors import NotSplittable, not_splittable
 from jupyter_train.runtime.parallel.groups import Groups
 from jupyter_train.runtime.parallel.laws import (
     Law,
@@ -27,7 +27,10 @@ from jupyter_train.runtime.parallel.sites import Site
 from jupyter_train.runtime.parallel.walking import walk
 
 NAN = float("nan")
-_SCALED = "it is scaled by a quantity of the batch, which differs between shares"
+_SCALED = (
+    "is scaled by a quantity of the batch, which differs between shares",
+    "It is split where that is one number for the whole data set",
+)
 
 
 @dataclass(slots=True)
@@ -46,11 +49,11 @@ class Weights:
 class _Told:
     """What one rank read in its loss."""
 
-    refusal: str = ""
+    refusal: tuple[str, str] | None = None  #: why, and what would help
     digest: int = 0
     amounts: list[float] = field(default_factory=list)
     scales: list[float] = field(default_factory=list)
-    doubt: str = ""
+    doubt: tuple[str, str] | None = None
     judged: frozenset[tuple[int, ...]] = frozenset()
     visits: tuple[tuple[str, Part], ...] = ()
     has_weights: bool = False
@@ -95,10 +98,11 @@ class Weigher:
         """
         reading, told = self._read_together(site, root, share, batch_sizes)
         full = [theirs for theirs, size in zip(told, share.sizes, strict=True) if size]
-        if all(theirs.doubt for theirs in full):
-            raise refusal(str(site), full[0].doubt)
+        doubt = full[0].doubt
+        if doubt is not None and all(theirs.doubt for theirs in full):
+            raise refusal(str(site), *doubt)
         if not scales_agree([theirs.scales for theirs in told], share.sizes):
-            raise refusal(str(site), _SCALED)
+            raise refusal(str(site), *_SCALED)
         profile = settle(reading, [theirs.amounts for theirs in told], share.sizes)
         self._say_what_is_supposed(site, profile)
         self._keep(site, profile)
@@ -126,7 +130,7 @@ class Weigher:
                     is_weight=self._is_weight,
                 )
             except NotSplittable as error:
-                mine = _Told(refusal=str(error))
+                mine = _Told(refusal=(error.why.removeprefix(f"{site}: "), error.fix))
             if reading is not None:
                 mine = _Told(
                     digest=reading.digest,
@@ -155,8 +159,9 @@ class Weigher:
         as long as their graphs have the same nodes.
         """
         largest = told[max(range(len(told)), key=lambda rank: (share.sizes[rank], -rank))]
-        if largest.refusal:
-            raise NotSplittable(largest.refusal)
+        if largest.refusal is not None:
+            why, fix = largest.refusal
+            raise not_splittable(str(site), why, fix)
         guide = Reading(
             terms=(), visits=largest.visits, has_weights=largest.has_weights, digest=largest.digest
         )
@@ -171,7 +176,7 @@ class Weigher:
             )
         told = self._groups.exchange(mine)
         if reading is None or any(theirs.digest != guide.digest for theirs in told):
-            raise refusal(str(site), "it is made of different terms on different ranks")
+            raise refusal(str(site), "is made of different terms on different ranks")
         return reading, told
 
     def _keep(self, site: Site, profile: Profile) -> None:
@@ -224,7 +229,7 @@ class Weigher:
         """Everybody's amounts, by rank."""
         told = self._groups.all_gather(torch.tensor(mine + _scales(reading), dtype=torch.float64)).tolist()
         if not scales_agree([row[len(mine) :] for row in told], share.sizes):
-            raise refusal(str(site), _SCALED)
+            raise refusal(str(site), *_SCALED)
         return [row[: len(mine)] for row in told]
 
     def distrust(self, site: Site, digest: int) -> None:

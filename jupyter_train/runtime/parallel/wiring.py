@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import linecache
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from jupyter_train.errors import CellError, RanksDiverged
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch.distributed import Store  # type: ignore[attr-defined]
 
+    from jupyter_train.record import WholeLoop
     from jupyter_train.runtime.observe import Observer
     from jupyter_train.runtime.parallel.collectives import Collectives
     from jupyter_train.runtime.parallel.feed import Feed, Pass
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from jupyter_train.runtime.parallel.reducer import Reducer
     from jupyter_train.runtime.parallel.rng import Streams
     from jupyter_train.runtime.parallel.sites import Site
-    from jupyter_train.runtime.stopping import StopFlag
+    from jupyter_train.runtime.stopping import StartOver, StopFlag
 
 
 class Parallel:
@@ -102,14 +103,21 @@ class Parallel:
         """The cell has ended here. Whoever still waits for this rank learns that it will not come.
 
         Raises:
-            RanksDiverged: it was raised before, and the cell has caught it.
+            RanksDiverged, StartOver: it was raised before, and the cell has caught it.
         """
         if self._header is not None:
             from jupyter_train.runtime.parallel.header import Life
 
+            if self._header.over is not None:
+                raise self._header.over
             if self._header.parted:
                 self._header.part()
             self._header.live(Life.FINISHED)
+
+    @property
+    def over(self) -> StartOver | None:
+        """The attempt is given up, whatever the cell made of that."""
+        return None if self._header is None else self._header.over
 
     def fail(self, error: BaseException) -> None:
         """The cell failed here: the others need not wait. Their error is PeerLost, or RanksDiverged if this one's is."""
@@ -161,6 +169,7 @@ class Parallel:
         device: torch.device,
         per_rank: bool,
         sync_batchnorm: bool,
+        whole: Sequence[WholeLoop],
         stop: StopFlag,
         remarks: Remarks,
     ) -> None:
@@ -171,6 +180,7 @@ class Parallel:
         from jupyter_train.runtime.parallel.reducer import Reducer
         from jupyter_train.runtime.parallel.rng import Streams
         from jupyter_train.runtime.parallel.running import RunningStatistics
+        from jupyter_train.runtime.parallel.whole import WholeLoops
 
         observer, patches = self._observer, self._patches
         groups = self._the_groups()
@@ -186,6 +196,7 @@ class Parallel:
             streams=streams,
             sites=sites,
             remarks=remarks,
+            whole=WholeLoops(whole, cell_file=observer.cell_file),
             fetching=observer.fetching,
             fetched=observer.fetched,
         )
@@ -250,6 +261,7 @@ def install(
     batch: Literal["global", "per-rank"] = "global",
     strategy: Literal["auto", "none"] = "auto",
     sync_batchnorm: bool = True,
+    whole: Sequence[WholeLoop] = (),
     recorder: Any,
     stop: StopFlag,
     observer: Observer,
@@ -267,6 +279,7 @@ def install(
         batch: "global": the batch size in the cell is that of all ranks
             together; "per-rank": each rank takes one of the written size.
         sync_batchnorm: statistics of a BatchNorm are those of the global batch.
+        whole: loops that were found not to be splittable.
         recorder: its ``remark`` says what is done otherwise than written.
         observer: attached here, so that every run has its curves.
         cell_file: the file name under which the cell was compiled.
@@ -293,6 +306,7 @@ def install(
                 device=where,
                 per_rank=batch == "per-rank",
                 sync_batchnorm=sync_batchnorm,
+                whole=whole,
                 stop=stop,
                 remarks=remarks,
             )

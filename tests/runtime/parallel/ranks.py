@@ -52,6 +52,7 @@ def prelude(*, single: bool = False) -> str:
     return PRELUDE.replace("float64", "float32") if single else PRELUDE
 
 
+MOST_ATTEMPTS = 9
 FIRST_LINE = PRELUDE.count("\n") + 1
 
 
@@ -69,6 +70,8 @@ class Outcome:
     seconds: float = 0.0
     names: dict[str, Any] = field(default_factory=dict)
     seen: Any = None  #: what ``Way.within`` gave
+    attempts: int = 1  #: one more each time that the cell was started over
+    whole: tuple[Any, ...] = ()  #: loops for which it was, or (if it was no more) that this rank has found
 
 
 class Recorder:
@@ -284,7 +287,7 @@ def _rank(cells: Sequence[str], rank: int, way: Way, listener: socket.socket) ->
     )  # fmt: skip
     outcome = Outcome()
     for number, cell in enumerate(cells):
-        outcome = _one(cell, rank, way, dist.PrefixStore(str(number), store))
+        outcome = _attempts(cell, rank, way, dist.PrefixStore(str(number), store))
         yield outcome
     if not outcome.error:
         end = time.monotonic() + 5
@@ -294,7 +297,25 @@ def _rank(cells: Sequence[str], rank: int, way: Way, listener: socket.socket) ->
                 time.sleep(0.005)  # rank 0 hosts the store that the others still read
 
 
-def _one(cell: str, rank: int, way: Way, store: Any) -> Outcome:
+def _attempts(cell: str, rank: int, way: Way, store: Any) -> Outcome:
+    """The cell, started over as long as loops are found in it that have to be whole: as the controller does."""
+    import torch.distributed as dist
+
+    whole: dict[Any, Any] = {}
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        outcome = _one(cell, rank, way, dist.PrefixStore(str(attempt), store), tuple(whole.values()))
+        outcome.attempts = attempt
+        if outcome.kind != "StartOver":
+            break
+        store.set(f"{attempt}/whole/{rank}", pickle.dumps(outcome.whole))
+        for other in range(way.ranks):
+            found = pickle.loads(store.get(f"{attempt}/whole/{other}"))
+            whole |= {(one.file, one.line): one for one in found}
+    outcome.whole = tuple(whole.values())
+    return outcome
+
+
+def _one(cell: str, rank: int, way: Way, store: Any, whole: tuple[Any, ...]) -> Outcome:
     from jupyter_train.runtime.observe import Observer
     from jupyter_train.runtime.parallel import install
     from jupyter_train.runtime.stopping import StopFlag
@@ -310,7 +331,8 @@ def _one(cell: str, rank: int, way: Way, store: Any) -> Outcome:
     began = time.monotonic()
     parallel = install(
         rank=rank, world_size=way.ranks, local_world_size=way.ranks // way.hosts, store=store, device="cpu",
-        batch=way.batch, strategy=way.strategy, sync_batchnorm=way.sync_batchnorm, recorder=recorder, stop=stop, observer=observer, cell_file=CELL,
+        batch=way.batch, strategy=way.strategy, sync_batchnorm=way.sync_batchnorm, whole=tuple(whole), recorder=recorder,
+        stop=stop, observer=observer, cell_file=CELL,
     )  # fmt: skip
     namespace["train"] = _Train(rank, parallel, observer, stop)
     outcome = Outcome()
@@ -323,6 +345,7 @@ def _one(cell: str, rank: int, way: Way, store: Any) -> Outcome:
         parallel.fail(error)
         outcome.error = f"{type(error).__name__}: {error}"
         outcome.kind = type(error).__name__
+        outcome.whole = getattr(error, "whole", ())
         if os.environ.get("SHOW"):
             traceback.print_exc()
     outcome.seconds = time.monotonic() - began
