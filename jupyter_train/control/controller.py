@@ -30,7 +30,7 @@ from jupyter_train.control.messages import ExitCause, RankExited, RankReady
 from jupyter_train.control.placement import natural_order
 from jupyter_train.errors import TrainError
 from jupyter_train.home import home, journals_folder, private_folder
-from jupyter_train.record import RunSpec, unpack_event
+from jupyter_train.record import RunSpec, unpack_event, whole_loops
 from jupyter_train.store.journal import JournalWriter
 from jupyter_train.store.reader import JournalReader
 
@@ -334,6 +334,7 @@ def _cause(told: Mapping[str, Any]) -> ExitCause:
         code=int(told.get("code") or 0),
         text=str(told.get("text") or ""),
         out_of_memory=told.get("out_of_memory"),
+        whole=whole_loops(told.get("whole")),
     )
 
 

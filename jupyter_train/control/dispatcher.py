@@ -24,6 +24,7 @@ from jupyter_train.control.messages import (
     Input,
     KillDeadline,
     Launch,
+    PlaceAgain,
     Placed,
     Queued,
     RankErred,
@@ -87,6 +88,7 @@ class Dispatcher:
             SetTimer: self._set_timer,
             Free: self._free,
             Abandon: self._abandon,
+            PlaceAgain: self._place_again,
         }
 
     # What others ask
@@ -289,6 +291,11 @@ class Dispatcher:
             if self._held.get(worker) == run.spec.run_id:
                 del self._held[worker]
         self.place()
+
+    def _place_again(self, run: LiveRun, order: PlaceAgain) -> None:
+        """Before every run that waits: it has begun already."""
+        self._queue.insert(0, run.spec.run_id)
+        self._free(run, Free(workers=order.workers))
 
     def _abandon(self, run: LiveRun, order: Abandon) -> None:
         for worker in order.workers:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jupyter_train.control.agents import AgentError, Agents
@@ -86,7 +87,7 @@ class Errands:
             )
             if run.machine.is_ending:
                 raise AgentError("RunCancelled", "the run ended before its ranks were launched")
-            spec = run.spec.to_dict()
+            spec = replace(run.spec, whole=order.whole).to_dict()
         except AgentError as error:
             await self._settle(order.places[0].worker, error)
             for place in order.places:

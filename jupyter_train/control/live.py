@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import asdict
 from typing import Any
 
 from jupyter_train.control.crash import crash_frames
@@ -18,7 +19,9 @@ class LiveRun:
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
-        self.machine = RunMachine(run_id=spec.run_id, ranks=spec.ranks, timeout_s=spec.timeout_s)
+        self.machine = RunMachine(
+            run_id=spec.run_id, ranks=spec.ranks, timeout_s=spec.timeout_s, whole=spec.whole
+        )
         self.log = EventLog(spec.run_id)
         self.timers: dict[Timer, asyncio.TimerHandle] = {}
         self.knows_trouble = False  #: its log says that the journal cannot be written
@@ -57,6 +60,8 @@ class LiveRun:
                 {"rank": p.rank, "local_rank": p.local_rank, "worker": p.worker, "host": p.host}
                 for p in told.places
             ]
+        if told.whole:
+            payload["whole"] = [asdict(one) for one in told.whole]
         return self._event(EventKind.STATE, None, payload)
 
     def error_event(self, told: Report) -> Event:

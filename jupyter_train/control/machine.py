@@ -8,12 +8,14 @@ last resort is a timer), and it ends exactly once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from jupyter_train.control.again import to_be_whole
 from jupyter_train.control.messages import (
     Abandon,
     Announce,
     Command,
+    ExitCause,
     Free,
     Input,
     KillDeadline,
@@ -21,6 +23,7 @@ from jupyter_train.control.messages import (
     Launched,
     LaunchFailed,
     Mode,
+    PlaceAgain,
     Placed,
     Queued,
     RankErred,
@@ -45,8 +48,9 @@ from jupyter_train.control.words import (
     late_sentence,
     lost_sentence,
     timeout_sentence,
+    vain_sentence,
 )
-from jupyter_train.record import RunState, legal_move
+from jupyter_train.record import RunState, WholeLoop, legal_move
 
 # The agents keep the real deadlines: after a stop a cell has 4 s, after a failure elsewhere 0.7 s, and then
 # its rank 60 s or 5 s to write what comes back. These here are for agents that do not answer, so they
@@ -63,7 +67,7 @@ START_NET_S = 1.0  #: a launch that waits for a cold zygote holds up nobody who 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """How the run will end once its ranks are gone."""
+    """How the run, or with RETRYING its attempt, will end once its ranks are gone."""
 
     state: RunState
     reason: str
@@ -73,15 +77,25 @@ class Verdict:
 class RunMachine:
     """The state machine of one run. Not thread-safe: it belongs to the scheduler's event loop."""
 
-    def __init__(self, *, run_id: str, ranks: int, timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        ranks: int,
+        timeout_s: float | None = None,
+        whole: tuple[WholeLoop, ...] = (),
+    ) -> None:
         self.run_id = run_id
         self.ranks = ranks
         self.timeout_s = timeout_s
         self.state: RunState | None = None
         self.attempt = 0  #: 0 until it is placed; the first is 1
+        self.whole = whole  #: loops that are known not to be splittable
         self.places: tuple[Place, ...] = ()
         self.verdict: Verdict | None = None
         self._queued: tuple[int, str] = (0, "")
+        self._has_clock = False  #: of --timeout: it counts over all attempts
+        self._found: list[WholeLoop] = []  #: by this attempt
         self._is_late = False  #: it was said that its start takes long
         self._mode: Mode | None = None  #: what the ranks were told last
         self._ready: set[int] = set()
@@ -124,7 +138,7 @@ class RunMachine:
         self.attempt += 1
         self.places = given.places
         yield self._move(RunState.STARTING, places=given.places)
-        yield Launch(attempt=self.attempt, places=given.places)
+        yield Launch(attempt=self.attempt, places=given.places, whole=self.whole)
         yield SetTimer(timer=Timer.START, after_s=START_REMARK_S)
 
     # While ranks start and run
@@ -148,7 +162,8 @@ class RunMachine:
         self._ready.add(given.rank)
         if len(self._ready) == self.ranks and self.state is RunState.STARTING and self.verdict is None:
             yield self._move(RunState.RUNNING)
-            if self.timeout_s is not None:
+            if self.timeout_s is not None and not self._has_clock:
+                self._has_clock = True
                 yield SetTimer(timer=Timer.TIMEOUT, after_s=self.timeout_s)
 
     def _on_start_deadline(self, given: StartDeadline) -> Iterator[Command]:
@@ -184,6 +199,8 @@ class RunMachine:
         cause = given.cause
         if cause.kind == "done":
             yield from self._on_rank_ready(RankReady(attempt=given.attempt, rank=given.rank))
+        elif cause.kind == "again":
+            yield from self._give_up(cause)
         elif cause.kind == "stopped":
             # Nobody here asked for it: an agent ends its ranks by itself only together with its worker.
             message = closing_sentence(self.places[given.rank])
@@ -219,8 +236,8 @@ class RunMachine:
         reason = given.reason or "stopped"
         if self.state in (RunState.PENDING, RunState.RETRYING):
             yield from self._finish(Verdict(state=RunState.CANCELLED, reason=reason))
-        elif self.verdict is None:
-            has_begun = self.state is RunState.RUNNING
+        elif self._is_to_go_on:
+            has_begun = self.state is RunState.RUNNING and self.verdict is None
             self.verdict = Verdict(state=RunState.CANCELLED, reason=reason)
             yield self._move(RunState.STOPPING, reason)
             yield from self._order("stop" if has_begun and not given.force else "kill")
@@ -230,12 +247,21 @@ class RunMachine:
             yield from self._order("kill")
 
     def _on_timeout(self, given: TimeoutReached) -> Iterator[Command]:
-        if self.state is RunState.RUNNING and self.verdict is None:
-            message = timeout_sentence(self.timeout_s or 0.0)
-            self.verdict = Verdict(state=RunState.FAILED, reason=f"RunTimeout: {message}")
-            yield self._move(RunState.STOPPING, self.verdict.reason)
-            yield Report(rank=None, type="RunTimeout", message=message, cause="timeout")
-            yield from self._order("stop")
+        has_begun = self.state is RunState.RUNNING or self.attempt > 1
+        if not has_begun or self.state is RunState.STOPPING or not self._is_to_go_on:
+            return
+        message = timeout_sentence(self.timeout_s or 0.0)
+        verdict = Verdict(state=RunState.FAILED, reason=f"RunTimeout: {message}")
+        report = Report(rank=None, type="RunTimeout", message=message, cause="timeout")
+        if self.state is RunState.RETRYING:
+            yield report
+            yield from self._finish(verdict)
+            return
+        is_in_the_cell = self.state is RunState.RUNNING and self.verdict is None
+        self.verdict = verdict
+        yield self._move(RunState.STOPPING, verdict.reason)
+        yield report
+        yield from self._order("stop" if is_in_the_cell else "kill")
 
     def _on_kill_deadline(self, given: KillDeadline) -> Iterator[Command]:
         """An agent has not done what it was told: tell it to kill, then go on without it."""
@@ -246,7 +272,7 @@ class RunMachine:
         late = [r for r in self._alive() if self._mode != "fail" or r not in self._erred]
         if self._mode == "kill":
             self._gone.update(late)
-            yield from self._finish(self.verdict, abandoned=late)
+            yield from self._conclude(self.verdict, abandoned=late)
         elif late:
             yield from self._order("kill")
         elif self._alive():
@@ -260,6 +286,16 @@ class RunMachine:
             return
         self.verdict = Verdict(state=RunState.FAILED, reason=reason, is_secondary=is_secondary)
         yield from self._order("fail")
+
+    def _give_up(self, cause: ExitCause) -> Iterator[Command]:
+        """A rank found that the attempt must be started over; the others need not go on."""
+        self._found.extend(cause.whole)
+        if self._is_open_for_a_cause:
+            self.verdict = Verdict(state=RunState.RETRYING, reason=cause.text)
+            yield from self._order("fail")
+        elif self.verdict is not None and self.verdict.state is RunState.RETRYING and cause.whole:
+            # Who has found it says it better than who was told.
+            self.verdict = replace(self.verdict, reason=cause.text)
 
     def _order(self, mode: Mode) -> Iterator[Command]:
         """Tell the ranks that still live; a rank that failed by itself is on its way, and only a kill is for it."""
@@ -281,17 +317,48 @@ class RunMachine:
             return
         if self.verdict is None:
             self.verdict = Verdict(state=RunState.SUCCEEDED, reason="")
-        yield from self._finish(self.verdict)
+        yield from self._conclude(self.verdict)
+
+    def _conclude(self, verdict: Verdict, abandoned: list[int] | None = None) -> Iterator[Command]:
+        """The ranks are gone: the run ends, or another attempt begins."""
+        if verdict.state is RunState.RETRYING:
+            whole = to_be_whole(self.whole, self._found, self.attempt)
+            if whole is not None:
+                yield from self._retry(verdict.reason, whole, abandoned)
+                return
+            message = vain_sentence(self.attempt, verdict.reason)
+            yield Report(rank=None, type="RunFailed", message=message, cause="exception")
+            verdict = Verdict(state=RunState.FAILED, reason=f"RunFailed: {message}")
+        yield from self._finish(verdict, abandoned)
 
     def _finish(self, verdict: Verdict, abandoned: list[int] | None = None) -> Iterator[Command]:
         self.verdict = verdict
         yield self._move(verdict.state, verdict.reason)
-        left = tuple(self.places[r].worker for r in abandoned or ())
-        freed = tuple(p.worker for p in self.places if p.worker not in left)
+        freed, left = self._workers(abandoned)
         if freed:
             yield Free(workers=freed)
         if left:
             yield Abandon(attempt=self.attempt, workers=left)
+
+    def _retry(
+        self, reason: str, whole: tuple[WholeLoop, ...], abandoned: list[int] | None
+    ) -> Iterator[Command]:
+        """Everything from the start, but for what is known by now. Where it was placed it mostly is again."""
+        self.whole = whole
+        yield self._move(RunState.RETRYING, reason, whole=whole)
+        freed, left = self._workers(abandoned)
+        if left:
+            yield Abandon(attempt=self.attempt, workers=left)
+        self.places, self.verdict, self._mode, self._is_late = (), None, None, False
+        self._found = []
+        for ranks in (self._ready, self._erred, self._gone):
+            ranks.clear()
+        yield PlaceAgain(workers=freed)  # the last: it is placed before this returns
+
+    def _workers(self, abandoned: list[int] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Workers that are free now, and those of ``abandoned`` ranks."""
+        left = tuple(self.places[r].worker for r in abandoned or ())
+        return tuple(p.worker for p in self.places if p.worker not in left), left
 
     def _late(self, given: Input) -> Iterator[Command]:
         """What still matters after the end: a launch that was under way."""
@@ -305,6 +372,11 @@ class RunMachine:
         """No cause of the end is known yet."""
         return self.verdict is None or self.verdict.is_secondary
 
+    @property
+    def _is_to_go_on(self) -> bool:
+        """Nothing is known that ends the run."""
+        return self.verdict is None or self.verdict.state is RunState.RETRYING
+
     def _is_mine(self, given: RankReady | RankErred | RankExited) -> bool:
         return given.attempt == self.attempt and 0 <= given.rank < len(self.places)
 
@@ -317,11 +389,17 @@ class RunMachine:
         ]
 
     def _move(
-        self, state: RunState, reason: str = "", *, places: tuple[Place, ...] = (), queue_place: int = 0
+        self,
+        state: RunState,
+        reason: str = "",
+        *,
+        places: tuple[Place, ...] = (),
+        queue_place: int = 0,
+        whole: tuple[WholeLoop, ...] = (),
     ) -> Announce:
         assert legal_move(self.state, state), f"{self.state} → {state}"
         self.state = state
-        return Announce(state=state, reason=reason, places=places, queue_place=queue_place)
+        return Announce(state=state, reason=reason, places=places, queue_place=queue_place, whole=whole)
 
 
 _RULES: dict[type[Input], Callable[..., Iterator[Command]]] = {

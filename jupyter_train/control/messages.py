@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Literal
 
 from jupyter_train.control.placement import Place
-from jupyter_train.record import RunState
+from jupyter_train.record import RunState, WholeLoop
 
 Mode = Literal["stop", "fail", "kill"]
 """How an agent ends its rank: unwind the cell within seconds, at once because another failed, or SIGKILL."""
@@ -17,11 +17,12 @@ Mode = Literal["stop", "fail", "kill"]
 class ExitCause:
     """Why a rank's process ended, as its agent tells."""
 
-    kind: str  #: done, error, stopped, signal, exit, lost; anything else is taken for exit
+    kind: str  #: done, error, again, stopped, signal, exit, lost; anything else is taken for exit
     signal: int = 0
     code: int = 0
     text: str = ""
     out_of_memory: bool | None = None  #: whether it was killed for want of memory; None: not known
+    whole: tuple[WholeLoop, ...] = ()  #: with "again": what this rank found
 
 
 # Inputs
@@ -161,6 +162,7 @@ class Announce:
     reason: str = ""
     places: tuple[Place, ...] = ()  #: with STARTING
     queue_place: int = 0  #: with PENDING, from 1
+    whole: tuple[WholeLoop, ...] = ()  #: with RETRYING: all that were found so far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +189,7 @@ class Launch:
 
     attempt: int
     places: tuple[Place, ...]
+    whole: tuple[WholeLoop, ...] = ()  #: found in earlier attempts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,4 +234,11 @@ class Abandon:
     workers: tuple[str, ...]
 
 
-Command = Announce | Report | Remark | Launch | StopRanks | ReadSpool | SetTimer | Free | Abandon
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceAgain:
+    """An attempt was given up: these workers are free, and the run is the first to be placed."""
+
+    workers: tuple[str, ...]
+
+
+Command = Announce | Report | Remark | Launch | StopRanks | ReadSpool | SetTimer | Free | Abandon | PlaceAgain

@@ -67,3 +67,8 @@ def closing_sentence(place: Place) -> str:
 def timeout_sentence(timeout_s: float) -> str:
     """The time given by --timeout is over."""
     return f"the run took longer than the {timeout_s:g} s that --timeout allows"
+
+
+def vain_sentence(attempts: int, reason: str) -> str:
+    """A cell was started over and over, for loops that were not to be split any more."""
+    return f"the cell was started over {attempts - 1} times, and still: {reason}"

@@ -90,6 +90,7 @@ def own_run(prepared: Prepared, session: Session, cell: str) -> Run:
         cell=cell,
         sent_bytes=prepared.sent_bytes,
         siblings=lambda: tuple(session.runs.values()),
+        program=prepared.program,
     )
     session.remember(made)
     return made

@@ -75,7 +75,9 @@ def conduct(work: Work, options: TrainOptions, session: Session) -> Run:
             screen,
             remarks=prepared.remarks,
             meanwhile=_in_the_background(run, work) if options.bg else "",
-            output=RankOutput(_ref(run), stage=new_stage(session)),
+            output=RankOutput(
+                _ref(run), stage=new_stage(session), clears=work.call is None and session.has_front_end
+            ),
         )
         if options.bg:
             _hand_over(run, live, interrupts)

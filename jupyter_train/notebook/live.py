@@ -121,6 +121,8 @@ class LiveView:
         return (seq, self._connected, self._note)
 
     def _learn(self, events: tuple[Event, ...], view: RunView, *, connected: bool) -> None:
+        if self._view is not None and view.given_up != self._view.given_up:
+            self._picture = None  # of an attempt that does not count any more
         self._view, self._connected = view, connected
         self._steps.add(events)
         self._news += sum(event.kind is not EventKind.LOG for event in events)

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 
-from jupyter_train.notebook.shown import Clear, Display, Shown, Text, condensed, settled, shown
+from jupyter_train.notebook.shown import Clear, Display, Shown, Text, condensed, given_up, settled, shown
 from jupyter_train.notebook.stage import Stage, TextStage
 from jupyter_train.notebook.throttle import Redraws, Throttle
 from jupyter_train.record import Event
@@ -14,6 +14,7 @@ from jupyter_train.record import Event
 END_CHARACTERS = (
     2_000  #: shown of text that was withheld last, as soon as there is room and in any case at the end
 )
+_ANEW = "[the cell was started over: what stands above was shown by the attempt before]\n"
 
 
 class RankOutput:
@@ -24,8 +25,10 @@ class RankOutput:
         run: str,
         *,
         stage: Stage | None = None,
+        clears: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``clears``: all that stands on the stage is the run's, and goes when it is started over."""
         self.after_clear: Callable[[], None] = lambda: None  #: shows again what is not the cell's to clear
         self._run = run
         self._stage = stage or TextStage()
@@ -34,11 +37,18 @@ class RankOutput:
         self._redraws = Redraws()
         self._waiting: list[Shown] = []  #: for the next drawing
         self._is_to_clear = False
+        self._clears = clears
+        self._given_up = 0  #: attempts up to this one have nothing to show any more
+        self._has_shown = False  #: something of the present attempt
         self._last: tuple[str, str] | None = None  #: the end of what was withheld, if nothing was shown since
 
     def events(self, events: Iterable[Event]) -> None:
         """Shows what is among ``events``, or keeps it until it is due."""
-        self._waiting += shown(events)
+        events = list(events)
+        if (given := given_up(events)) > self._given_up:
+            self._given_up = given
+            self._begin_anew()
+        self._waiting += shown(e for e in events if not 0 < e.attempt <= self._given_up)
         if any(isinstance(piece, Display | Clear) for piece in self._waiting):
             self._waiting = condensed(self._waiting)
             if self._redraws.due_in(self._clock()):
@@ -61,6 +71,15 @@ class RankOutput:
         if self._last is not None:
             self._show_end()
         self._say_withheld()
+
+    def _begin_anew(self) -> None:
+        """Another attempt shows all of it again: what stands there goes, or is marked where it cannot."""
+        self._waiting, self._last, self._is_to_clear = [], None, False
+        if self._has_shown and self._clears:
+            self._clear()
+        elif self._has_shown:
+            self._stage.text("stderr", _ANEW)
+        self._has_shown = False
 
     def _show_waiting(self) -> None:
         pieces, self._waiting = condensed(self._waiting), []
@@ -89,6 +108,7 @@ class RankOutput:
 
     def _display(self, piece: Display) -> int:
         size = sum(len(v) if isinstance(v, str) else len(json.dumps(v)) for v in piece.data.values())
+        self._has_shown = True
         if self._redraws.admits(size, update=piece.update):
             self._stage.display(piece)
         return size
@@ -101,6 +121,7 @@ class RankOutput:
             if self._throttle.withheld > len(left):
                 self._say_withheld()
             self._stage.text(stream, fits)
+        self._has_shown = True
         end = left[-END_CHARACTERS:]
         if left:
             self._last = (stream, end[end.find("\n", 0, -1) + 1 :])

@@ -20,6 +20,7 @@ from jupyter_train.transport.call import RETURN_VALUE, argument_label
 
 if TYPE_CHECKING:
     from jupyter_train.control.client import ControllerClient
+    from jupyter_train.notebook.known import Program
     from jupyter_train.notebook.live import LiveView
     from jupyter_train.transport.capture import Capture
 
@@ -44,12 +45,14 @@ class Run:
         cell: str = "",
         sent_bytes: int | None = None,
         siblings: Callable[[], Iterable[Run]] = tuple,
+        program: Program | None = None,
     ) -> None:
         self.id = run_id
         self.source = source
         #: What left the kernel for it, data that was on the cluster already not counted; None: another kernel's.
         self.sent_bytes = sent_bytes
         self.shown_by: list[LiveView] = []  #: displays that want to hear what came back
+        self.program = program  #: None: another kernel's, or one that splits nothing
         self._name = name
         self._connect = connect
         self._namespace = namespace

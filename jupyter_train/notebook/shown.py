@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jupyter_train.record import Event, EventKind
+from jupyter_train.record import Event, EventKind, RunState
 
 _SHOWN_RANK = 0
 _TEXT = ("stdout", "stderr")
@@ -44,6 +44,12 @@ class Clear:
 
 
 Shown = Text | Display | Clear
+
+
+def given_up(events: Iterable[Event]) -> int:
+    """The newest attempt that ``events`` say was given up; 0: none."""
+    states = [event for event in events if event.kind is EventKind.STATE]
+    return max((e.attempt for e in states if e.payload.get("state") == RunState.RETRYING), default=0)
 
 
 def shown(events: Iterable[Event]) -> list[Shown]:

@@ -18,6 +18,7 @@ from jupyter_train.errors import CaptureError, NotEnoughWorkers, StoreError
 from jupyter_train.notebook.environment import allowed_patterns, travelling
 from jupyter_train.notebook.housekeeping import needed_keys, tidy
 from jupyter_train.notebook.proving import key_of, wants_check
+from jupyter_train.notebook.known import Program, known_whole, program
 from jupyter_train.notebook.wait import in_background
 from jupyter_train.record import Call, RunSpec, new_run_id
 
@@ -49,6 +50,7 @@ class Prepared:
     namespace: dict[str, Any]
     connection: Connection
     remarks: tuple[str, ...]
+    program: Program | None  #: None where nothing is split
     sent_bytes: int  #: of captured data and specification: what was not on the cluster yet
 
 
@@ -99,6 +101,8 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
     run_id = new_run_id()
     if check is not False:
         session.checks[proves] = run_id
+    splits = ranks > 1 and options.strategy == "auto" and options.batch == "global"
+    runs = program(work, ranks, captured.names) if splits else None
     spec = RunSpec(
         run_id=run_id,
         name=options.name or work.name,
@@ -110,6 +114,7 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
         captured_names=tuple(captured.names),
         strategy=options.strategy,
         batch=options.batch,
+        whole=known_whole(runs, session.runs.values()) if runs is not None else (),
         sync_batchnorm=options.sync_bn,
         check=check,
         seed=options.seed,
@@ -136,6 +141,7 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
         namespace=work.namespace,
         connection=connection,
         remarks=remarks,
+        program=runs,
         sent_bytes=sent_bytes + len(json.dumps(spec.to_dict())),
     )
 

@@ -149,18 +149,23 @@ def _numbered(steps: Any) -> Any:
 
 
 def log_text(events: Iterable[Event], rank: int | None = None) -> str:
-    """What was written, in order; with the rank in front of each line where several wrote."""
-    wrote = [
-        (event.rank, str(event.payload.get("stream", "stdout")), words(event.payload))
-        for event in events
-        if event.kind is EventKind.LOG
-    ]
-    if rank is not None:
-        return "".join(_ended(text) if stream == "remark" else text for r, stream, text in wrote if r == rank)
-    several = len({r for r, _, _ in wrote}) > 1
-    parts = []
-    for r, _, text in wrote:
-        head = ("" if not several else "[run] " if r is None else f"[{r}] ") if text else ""
+    """What was written, in order; with the rank in front of each line where several wrote, attempts apart."""
+    logs = [event for event in events if event.kind is EventKind.LOG]
+    several = rank is None and len({event.rank for event in logs}) > 1
+    parts: list[str] = []
+    attempt = 0
+    for event in logs:
+        text = words(event.payload)
+        if not text or (rank is not None and event.rank != rank):
+            continue
+        if event.attempt > attempt:
+            if attempt:
+                parts.append(f"--- attempt {event.attempt} ---\n")
+            attempt = event.attempt
+        if rank is not None and event.payload.get("stream", "stdout") != "remark":
+            parts.append(text)
+            continue
+        head = ("" if not several else "[run] " if event.rank is None else f"[{event.rank}] ") if text else ""
         parts.append("".join(head + line for line in _ended(text).splitlines(keepends=True)))
     return "".join(parts)
 

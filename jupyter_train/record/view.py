@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jupyter_train.record.events import Event, EventKind
 from jupyter_train.record.proof import Proof
-from jupyter_train.record.spec import RunSpec
+from jupyter_train.record.spec import RunSpec, WholeLoop, whole_loops
 from jupyter_train.record.states import RunState, legal_move
 
 LOG_LINES_KEPT = 2000
@@ -80,6 +80,7 @@ class LogLine:
     rank: int | None
     stream: str  #: stdout, stderr, remark, display
     text: str
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +101,10 @@ class RunView:
     state: RunState | None = None
     reason: str = ""  #: why it is in this state, where there is something to say
     attempt: int = 0
+    given_up: int = (
+        0  #: attempts up to this one were: what they measured, found and met is not in here any more
+    )
+    whole: tuple[WholeLoop, ...] = ()  #: loops found not to be splittable, by this run or an earlier one
     spec: RunSpec | None = None
     placement: tuple[Mapping[str, Any], ...] = ()  #: per rank: rank, local_rank, worker, host
     changes: tuple[tuple[float, RunState], ...] = ()  #: every state with its time
@@ -146,7 +151,7 @@ def fold(events: Iterable[Event], view: RunView | None = None) -> RunView:
         if event.run_id != view.run_id or (event.seq and event.seq <= view.seq):
             continue
         fold_one = _FOLDS.get(event.kind)
-        if fold_one is not None:
+        if fold_one is not None and not _is_of_the_past(view, event):
             try:
                 view = fold_one(view, event)
             except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
@@ -157,6 +162,28 @@ def fold(events: Iterable[Event], view: RunView | None = None) -> RunView:
     return view
 
 
+def _is_of_the_past(view: RunView, event: Event) -> bool:
+    """It is about an attempt that was given up; what was written then stays in the log."""
+    is_past = 0 < event.attempt <= view.given_up and event.rank is not None
+    return is_past and (
+        event.kind is not EventKind.LOG or event.payload.get("stream") in ("progress", "remark")
+    )
+
+
+def _given_up(view: RunView, attempt: int) -> RunView:
+    """``view`` without what the ranks of ``attempt`` have told, but for the log and what they used."""
+    said = {line.text for line in view.log if line.stream == "remark" and line.rank is None}
+    return replace(
+        view,
+        given_up=attempt,
+        curves={},
+        progress={},
+        errors={},
+        artifacts={},
+        remarks=tuple(text for text in view.remarks if text in said),
+    )
+
+
 def _state(view: RunView, event: Event) -> RunView:
     payload = event.payload
     state = RunState(payload["state"])
@@ -164,12 +191,16 @@ def _state(view: RunView, event: Event) -> RunView:
         return view
     new_attempt = event.attempt != view.attempt
     repeated = state is view.state
+    if state is RunState.RETRYING:
+        view = _given_up(view, event.attempt)
+    spec = RunSpec.from_dict(payload["spec"]) if payload.get("spec") else None
     return replace(
         view,
         state=state,
         reason=str(payload.get("reason") or ""),
         attempt=event.attempt,
-        spec=RunSpec.from_dict(payload["spec"]) if payload.get("spec") else view.spec,
+        spec=spec or view.spec,
+        whole=whole_loops(payload.get("whole")) or (spec.whole if spec is not None else view.whole),
         placement=tuple(payload["placement"]) if payload.get("placement") else view.placement,
         changes=view.changes if repeated else (*view.changes, (event.time, state)),
         progress={} if new_attempt else view.progress,
@@ -232,7 +263,13 @@ def _log(view: RunView, event: Event) -> RunView:
     text = log_text(payload)
     if not text:
         return view
-    line = LogLine(time=event.time, rank=event.rank, stream=stream, text=text[-LOG_LINE_CHARACTERS:])
+    line = LogLine(
+        time=event.time,
+        rank=event.rank,
+        stream=stream,
+        text=text[-LOG_LINE_CHARACTERS:],
+        attempt=event.attempt,
+    )
     view = replace(view, log=(*view.log, line)[-LOG_LINES_KEPT:])
     if stream == "remark" and text not in view.remarks:
         view = replace(view, remarks=(*view.remarks, text))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any, Literal
@@ -35,7 +35,7 @@ class Command(IntEnum):
     STOP = ord("s")  #: set the stop flag
 
 
-CauseKind = Literal["done", "error", "stopped", "signal", "exit", "lost"]
+CauseKind = Literal["done", "error", "again", "stopped", "signal", "exit", "lost"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,7 @@ class Cause:
     code: int = 0
     text: str = ""
     out_of_memory: bool | None = None  #: whether Linux killed it for want of memory; None: not known
+    whole: Sequence[Mapping[str, Any]] = ()  #: with "again": what it found, as dicts of `WholeLoop`
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""

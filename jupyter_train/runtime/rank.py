@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from jupyter_train.runtime.job import Job
 from jupyter_train.runtime.proof.asking import Asking
 from jupyter_train.runtime.recorder import Recorder
 from jupyter_train.runtime.spool import ChannelSink, spool_name
-from jupyter_train.runtime.stopping import StopFlag, StopRun
+from jupyter_train.runtime.stopping import StartOver, StopFlag, StopRun
 from jupyter_train.runtime.train import Place, train
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ class _Rank:
             device=device,
             batch=spec.batch,
             strategy=spec.strategy,
+            whole=spec.whole,
             sync_batchnorm=spec.sync_batchnorm,
             recorder=recorder,
             stop=self._stop,
@@ -171,7 +172,8 @@ class _Rank:
         showing.close()
         if namespace.get("train") is train:
             del namespace["train"]
-        self._bring_back(loaded, namespace, outcome.error)
+        if outcome.cause.kind != "again":  # the next attempt begins with what was captured
+            self._bring_back(loaded, namespace, outcome.error)
         if outcome.cause.kind == "done":
             self._part(store)
         return outcome
@@ -224,9 +226,13 @@ class _Rank:
                     if error.code not in (None, 0):
                         raise
                 parallel.finish()
-        except StopRun:
-            return _Outcome(Cause(kind="stopped"))
         except BaseException as error:  # whatever a cell raises is its error
+            if isinstance(over := error if isinstance(error, StartOver) else parallel.over, StartOver):
+                parallel.fail(over)
+                whole = tuple(map(asdict, over.whole))
+                return _Outcome(Cause(kind="again", text=str(over), whole=whole))
+            if isinstance(error, StopRun):
+                return _Outcome(Cause(kind="stopped"))
             secondary = isinstance(error, PeerLost) or comes_from_peer(error)
             file = None if self._job.rank == 0 else self._error_file()
             outcome = _tell(self._recorder, error, secondary=secondary, file=file)

@@ -75,7 +75,7 @@ def summarize(events: Iterable[Event], summary: RunSummary) -> RunSummary:
         try:
             if event.kind is EventKind.STATE:
                 summary = _with_state(summary, event)
-            elif event.kind is EventKind.METRICS:
+            elif event.kind is EventKind.METRICS and event.attempt >= summary.attempt:
                 summary = _with_metrics(summary, event)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError):
             pass
@@ -93,6 +93,7 @@ def _with_state(summary: RunSummary, event: Event) -> RunSummary:
         state=state,
         reason=str(payload.get("reason") or ""),
         attempt=event.attempt,
+        metrics={} if state is RunState.RETRYING else summary.metrics,
         started=event.time if summary.state is None else summary.started,
         running_since=event.time if state is RunState.RUNNING else summary.running_since,
         ended=event.time if state.is_terminal else None,
