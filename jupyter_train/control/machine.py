@@ -247,7 +247,7 @@ class RunMachine:
             yield from self._order("kill")
 
     def _on_timeout(self, given: TimeoutReached) -> Iterator[Command]:
-        has_begun = self.state is RunState.RUNNING or self.attempt > 1
+        has_begun = self.state in (RunState.RUNNING, RunState.RETRYING) or self.attempt > 1
         if not has_begun or self.state is RunState.STOPPING or not self._is_to_go_on:
             return
         message = timeout_sentence(self.timeout_s or 0.0)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -47,7 +47,7 @@ class Cause:
     code: int = 0
     text: str = ""
     out_of_memory: bool | None = None  #: whether Linux killed it for want of memory; None: not known
-    whole: Sequence[Mapping[str, Any]] = ()  #: with "again": what it found, as dicts of `WholeLoop`
+    whole: list[dict[str, Any]] = field(default_factory=list)  #: with "again": what it found, as dicts of `WholeLoop`
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""

@@ -229,7 +229,7 @@ class _Rank:
         except BaseException as error:  # whatever a cell raises is its error
             if isinstance(over := error if isinstance(error, StartOver) else parallel.over, StartOver):
                 parallel.fail(over)
-                whole = tuple(map(asdict, over.whole))
+                whole = [asdict(one) for one in over.whole]
                 return _Outcome(Cause(kind="again", text=str(over), whole=whole))
             if isinstance(error, StopRun):
                 return _Outcome(Cause(kind="stopped"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jupyter_train.control.again import EVERY_LOOP, MOST_ATTEMPTS, to_be_whole
 from jupyter_train.control.machine import (
     FAIL_NET_S,
     KILL_NET_S,
@@ -26,6 +27,7 @@ from jupyter_train.control.messages import (
     Launch,
     Launched,
     LaunchFailed,
+    PlaceAgain,
     Placed,
     Queued,
     RankErred,
@@ -44,12 +46,15 @@ from jupyter_train.control.messages import (
     WorkerLost,
 )
 from jupyter_train.control.placement import Place, Seat, choose
-from jupyter_train.record import RunState, legal_move
+from jupyter_train.record import RunState, WholeLoop, legal_move
 
 DONE = ExitCause(kind="done")
 ERROR = ExitCause(kind="error")
 STOPPED = ExitCause(kind="stopped")
 KILLED = ExitCause(kind="signal", signal=9)
+LOOP = WholeLoop(line=4, why="line 6: the loss compares samples")
+AGAIN = ExitCause(kind="again", text=LOOP.why, whole=(LOOP,))
+TOLD = ExitCause(kind="again", text="another rank starts over")
 
 
 def places(ranks: int) -> tuple[Place, ...]:
@@ -86,7 +91,11 @@ class Life:
         return self
 
     def exits(self, rank: int, cause: ExitCause = DONE) -> list[Command]:
-        return self(RankExited(attempt=1, rank=rank, cause=cause))
+        return self(RankExited(attempt=self.machine.attempt, rank=rank, cause=cause))
+
+    def placed_again(self) -> list[Command]:
+        """All of the attempt is gone and the run has its workers again."""
+        return self(Placed(places=places(self.ranks)))
 
     def errs(self, rank: int, *, secondary: bool = False) -> list[Command]:
         return self(
@@ -446,10 +455,14 @@ def test_a_spool_that_cannot_be_read_holds_nobody_up() -> None:
 
 # Whatever comes, in whatever order
 
-attempts = st.integers(0, 2)
+attempts = st.integers(0, 3)
 ranks = st.integers(0, 3)
 workers = ranks.map(lambda n: f"w{n}")
-causes = st.builds(ExitCause, kind=st.sampled_from(["done", "error", "stopped", "signal", "exit", "odd"]))
+causes = st.builds(
+    ExitCause,
+    kind=st.sampled_from(["done", "error", "again", "stopped", "signal", "exit", "odd"]),
+    whole=st.sampled_from([(), (LOOP,), (WholeLoop(line=9),)]),
+)
 inputs: st.SearchStrategy[Input] = st.one_of(
     st.builds(Queued, queue_place=st.integers(0, 3)),
     st.builds(Placed, places=st.just(places(3))),
@@ -483,11 +496,17 @@ def test_moves_are_legal_and_the_end_comes_at_most_once(start: object, given_inp
     states: list[RunState | None] = [None, *life.states]
     assert all(legal_move(a, b) for a, b in zip(states, life.states, strict=False) if b is not None)
     assert sum(s.is_terminal for s in life.states) <= 1
-    freed = [w for c in life.commands if isinstance(c, (Free, Abandon)) for w in c.workers]
-    assert len(freed) == len(set(freed)), "a worker is freed once"
-    assert set(freed) == ({"w0", "w1", "w2"} if life.machine.is_over and life.machine.places else set())
-    launches = [c for c in life.commands if isinstance(c, Launch)]
-    assert len(launches) <= 1
+    held: set[str] = set()
+    for command in life.commands:
+        if isinstance(command, Launch):
+            held |= {place.worker for place in command.places}
+        elif isinstance(command, (Free, Abandon, PlaceAgain)):
+            assert held >= set(command.workers), "a worker is freed once for each launch"
+            held -= set(command.workers)
+    assert not (held and life.machine.is_over), "no worker is held by a run that is over"
+    launches = [c.attempt for c in life.commands if isinstance(c, Launch)]
+    assert launches == list(range(1, len(launches) + 1))
+    assert len(launches) <= MOST_ATTEMPTS
 
 
 @given(starts, st.lists(inputs, max_size=30))
@@ -524,6 +543,10 @@ def test_once_all_ranks_are_gone_the_run_is_over(order: list[int], ends: list[Ex
     for rank, cause in zip(order, ends, strict=True):
         assert not life.machine.is_over
         life.exits(rank, cause)
+    first = next((c.kind for c in ends if c.kind not in ("done", "stopped")), "done")
+    if first == "again":
+        assert life.machine.state is RunState.RETRYING
+        return
     assert life.machine.is_over
     assert (life.machine.state is RunState.SUCCEEDED) == all(c.kind == "done" for c in ends)
 
@@ -564,3 +587,123 @@ def test_while_a_run_starts_a_timer_runs(start: object, given_inputs: list[Input
     for _ in range(5):
         life(KillDeadline())
     assert life.machine.state is not RunState.STARTING
+
+
+# An attempt is given up, and another begins
+
+
+def test_an_attempt_that_is_given_up_is_followed_by_one_that_knows_why() -> None:
+    life = Life().running()
+    assert stops(life.exits(0, AGAIN)) == [("fail", ("w1",))]
+    assert life.exits(1, TOLD) == [
+        Announce(state=RunState.RETRYING, reason=LOOP.why, whole=(LOOP,)),
+        PlaceAgain(workers=("w0", "w1")),
+    ]
+    assert life.placed_again()[:2] == [
+        Announce(state=RunState.STARTING, places=places(2)),
+        Launch(attempt=2, places=places(2), whole=(LOOP,)),
+    ]
+    life(RankReady(attempt=2, rank=0), RankReady(attempt=2, rank=1))
+    life.exits(0)
+    life.exits(1)
+    assert life.end == (RunState.SUCCEEDED, "")
+
+
+def test_what_several_ranks_and_attempts_find_adds_up() -> None:
+    life = Life().running()
+    life.exits(1, TOLD)
+    other = WholeLoop(line=9, why="line 9: …")
+    life.exits(0, AGAIN)
+    life.placed_again()
+    life.exits(0, ExitCause(kind="again", text="line 9: …", whole=(other,)))
+    life.exits(1, ExitCause(kind="again", text="line 9: …", whole=(other,)))
+    launch = life.placed_again()[1]
+    assert isinstance(launch, Launch)
+    assert (launch.attempt, launch.whole) == (3, (LOOP, other))
+    reasons = [c.reason for c in life.commands if isinstance(c, Announce) and c.state is RunState.RETRYING]
+    assert reasons == [LOOP.why, "line 9: …"], "who has found it says why"
+
+
+def test_the_consequence_of_giving_up_is_no_failure() -> None:
+    life = Life().running()
+    life.errs(1, secondary=True)
+    life.exits(1, ERROR)
+    life.exits(0, AGAIN)
+    assert life.machine.state is RunState.RETRYING
+
+
+def test_a_failure_that_came_before_stands() -> None:
+    life = Life().running()
+    life.errs(1)
+    life.exits(0, AGAIN)
+    life.exits(1, ERROR)
+    assert life.end == (RunState.FAILED, "ValueError: bad 1")
+
+
+def test_a_stop_holds_whatever_an_attempt_wanted() -> None:
+    for moment in (0, 1, 2):  # while its ranks end, while it waits for workers, while the next attempt starts
+        life = Life().running()
+        life.exits(0, AGAIN)
+        if moment:
+            life.exits(1, TOLD)
+        if moment == 2:
+            life.placed_again()
+        life(StopRequested(reason="stopped by hand"))
+        if moment != 1:
+            assert life.machine.state is RunState.STOPPING
+            life.exits(0, STOPPED)
+            life.exits(1, STOPPED)
+        assert life.end == (RunState.CANCELLED, "stopped by hand")
+
+
+def test_the_time_counts_over_all_attempts() -> None:
+    life = Life(timeout_s=5).running()
+    life.exits(0, AGAIN)
+    life.exits(1, TOLD)
+    life.placed_again()
+    new = life(RankReady(attempt=2, rank=0), RankReady(attempt=2, rank=1))
+    assert new == [Announce(state=RunState.RUNNING)], "no second clock"
+    life(TimeoutReached())
+    life.exits(0, STOPPED)
+    life.exits(1, STOPPED)
+    assert life.end[0] is RunState.FAILED
+    waiting = Life(timeout_s=5).running()
+    waiting.exits(0, AGAIN)
+    waiting.exits(1, TOLD)
+    waiting(TimeoutReached())
+    assert waiting.end[1].startswith("RunTimeout: ")
+
+
+def test_late_news_of_an_attempt_that_was_given_up_are_no_news() -> None:
+    life = Life().running()
+    life.exits(0, AGAIN)
+    life.exits(1, TOLD)
+    life.placed_again()
+    late = RankErred(attempt=1, rank=0, type="ValueError", message="late")
+    assert life(late, RankExited(attempt=1, rank=1, cause=KILLED)) == []
+    assert life.machine.state is RunState.STARTING
+
+
+def test_a_worker_that_does_not_answer_is_left_behind() -> None:
+    life = Life().running()
+    life.exits(0, AGAIN)
+    life(KillDeadline())
+    assert life(KillDeadline())[1:] == [
+        Abandon(attempt=1, workers=("w1",)),
+        PlaceAgain(workers=("w0",)),
+    ]
+
+
+def test_starting_over_has_an_end() -> None:
+    known: tuple[WholeLoop, ...] = ()
+    for attempt in range(1, MOST_ATTEMPTS):
+        known = to_be_whole(known, [WholeLoop(line=attempt)], attempt) or ()
+    assert known[-1] == EVERY_LOOP
+    assert to_be_whole(known, [LOOP], MOST_ATTEMPTS) is None
+    assert to_be_whole((LOOP,), [], 2) == (LOOP, EVERY_LOOP), "nothing new was found"
+    life = Life(1).running()
+    for _ in range(3):
+        life.exits(0, AGAIN)
+        if not life.machine.is_over:
+            life.placed_again()
+    assert life.end[1].startswith("RunFailed: the cell was started over 2 times, and still: line 6")

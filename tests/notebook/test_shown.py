@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -158,6 +159,43 @@ class TestPaced:
         self.says()
         assert self.stage.seen[-1].endswith("newest\n")
         assert "only in the log" in self.stage.seen[-2]
+
+
+class TestStartedOver:
+    def setup_method(self) -> None:
+        self.stage = Stage()
+
+    def output(self, *, clears: bool) -> RankOutput:
+        output = RankOutput("digits", stage=self.stage, clears=clears, clock=lambda: 0.0)
+        output.after_clear = lambda: self.stage.seen.append("<view>")
+        return output
+
+    def events(self, attempt: int, *texts: str) -> list[Event]:
+        payloads = [{"stream": "stdout", "text": text} for text in texts]
+        return [replace(event(payload), attempt=attempt) for payload in payloads]
+
+    def retrying(self) -> Event:
+        return Event(run_id="r", attempt=1, time=0.0, kind=EventKind.STATE, payload={"state": "RETRYING"})
+
+    def test_what_the_attempt_before_had_shown_goes(self) -> None:
+        output = self.output(clears=True)
+        output.events(self.events(1, "begin\n"))
+        output.events([*self.events(1, "never seen\n"), self.retrying(), *self.events(2, "begin\n")])
+        output.events(self.events(1, "late\n"))
+        output.close()
+        assert self.stage.seen == ["begin\n", "<clear>", "<view>", "begin\n"]
+
+    def test_where_it_cannot_go_a_line_says_so(self) -> None:
+        output = self.output(clears=False)
+        output.events(self.events(1, "begin\n"))
+        output.events([self.retrying(), *self.events(2, "begin\n")])
+        assert self.stage.seen[0] == self.stage.seen[2] == "begin\n"
+        assert "started over" in self.stage.seen[1]
+
+    def test_where_nothing_was_shown_nothing_is_said(self) -> None:
+        for clears in (True, False):
+            self.output(clears=clears).events([self.retrying()])
+        assert self.stage.seen == []
 
 
 def test_a_cell_that_prints_for_hours_fills_no_page() -> None:

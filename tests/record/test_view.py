@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_train.record import Curve, Event, EventKind, Progress, RunSpec, RunState, RunView, fold
+from jupyter_train.record import (
+    Curve,
+    Event,
+    EventKind,
+    Progress,
+    RunSpec,
+    RunState,
+    RunView,
+    WholeLoop,
+    fold,
+)
 from jupyter_train.record.view import LOG_LINES_KEPT, USAGE_READINGS_KEPT
 from tests.record.conftest import RUN, Make
 
@@ -292,3 +302,39 @@ def test_a_display_is_its_plain_text_in_the_log() -> None:
         ]
     )
     assert [line.text for line in view.log] == ["<Figure>\n"]
+
+
+def test_of_an_attempt_that_was_given_up_only_log_and_usage_stay(make: Make) -> None:
+    curve = {"loss": {"step": np.array([1]), "value": np.array([2.0])}}
+    loop = {"file": "", "line": 4, "why": "line 6: the loss compares samples"}
+
+    def told(seq: int, attempt: int, rank: int | None = 0) -> list[Event]:
+        return [
+            make("metrics", seq=seq, attempt=attempt, rank=rank, columns=curve),
+            make("error", seq=seq + 1, attempt=attempt, rank=rank, type="PeerLost"),
+            make("log", seq=seq + 2, attempt=attempt, rank=rank, stream="remark", text=f"said by {attempt}"),
+            make(
+                "log", seq=seq + 3, attempt=attempt, rank=rank, stream="stdout", text=f"printed by {attempt}"
+            ),
+            make("artifact", seq=seq + 4, attempt=attempt, rank=rank, name=f"result-{attempt}"),
+            make("usage", seq=seq + 5, attempt=attempt, rank=rank, cpu_cores=1.0),
+        ]
+
+    states = ["PENDING", "STARTING", "RUNNING"]
+    events = [make("state", seq=n, attempt=1, rank=None, state=s) for n, s in enumerate(states, 1)]
+    events += [make("log", seq=4, attempt=1, rank=None, stream="remark", text="the disk is full")]
+    events += told(5, 1)
+    events += [make("state", seq=11, attempt=1, rank=None, state="RETRYING", reason="why", whole=[loop, 5])]
+    view = fold(events)
+    assert (view.curves, view.errors, view.artifacts) == ({}, {}, {})
+    assert view.remarks == ("the disk is full",), "the controller's remarks are the run's"
+    assert view.whole == (WholeLoop(line=4, why=loop["why"]),)
+    assert len(view.usage[0]) == 1
+    events += [make("state", seq=12, attempt=2, rank=None, state="STARTING")]
+    events += told(13, 2)
+    events += told(19, 1)  # late news, through the file of a lost worker
+    view = fold(events)
+    assert len(view.curves["loss"][0].steps) == 1
+    assert view.remarks == ("the disk is full", "said by 2")
+    assert view.artifacts.keys() == {"result-2"}
+    assert [line.attempt for line in view.log if line.stream == "stdout"] == [1, 2, 1]

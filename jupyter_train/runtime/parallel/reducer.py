@@ -128,6 +128,14 @@ class Reducer:
         try:
             with self._averager.watching(line):
                 original(tensors, *arguments)
+        except RuntimeError as error:
+            if share is not None and "once_differentiable" in str(error):
+                raise not_splittable(
+                    str(site),
+                    "the loss differentiates twice through the statistics of a BatchNorm",
+                    "With GroupNorm or LayerNorm it is split",
+                ) from error
+            raise
         finally:
             for handle in handles:
                 handle.remove()
@@ -182,16 +190,17 @@ class Reducer:
 
     def _known(self, line: Line, root: torch.Tensor, share: Share) -> tuple[Profile, Reading]:
         """What the loss is made of; the first time, the ranks find out together."""
-        known = self._weigher.read(line.site, root)
-        if known is not None:
-            return known
         shares = self._feed.shares
         if len(shares) > 1 and any(0 in one.sizes for one in shares):
+            # A sample that stands in for none counts nothing, but only one of the passes tells how much that is.
             raise not_splittable(
                 str(line.site),
                 "one of the loaders that are read together has a batch of fewer samples than there are ranks",
                 "With drop_last=True for that loader it is split",
             )
+        known = self._weigher.read(line.site, root)
+        if known is not None:
+            return known
         self._header.post(Kind.STUDY, line.site, batch=share.digest, rates=self._rates())
         self._header.check()
         self._learner.learn([root.grad_fn], self._namespaces(), str(line.site))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 SPLIT: dict[str, str] = {}  #: split over the ranks: the weights are those of one process
 WHOLE: dict[str, str] = {}  #: done whole on every rank, with a remark
-REFUSED: dict[str, str] = {}  #: the word that the error names → the cell
 PARTING: dict[str, str] = {}  #: ranks that go different ways
 
 LOOP = """
@@ -547,45 +546,6 @@ for ep in range(2):
     for x, y in loader:
         gs = torch.autograd.grad(F.cross_entropy(model(x), y), ps)
         for p, g in zip(ps, gs): p.data.sub_(.1 * g)
-"""
-
-REFUSED["matrix"] = """
-loader = DataLoader(TensorDataset(X, X + .1 * torch.randn(N, 10)), batch_size=16, shuffle=True)
-model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
-for a, b in loader:
-    opt.zero_grad(); l = F.cross_entropy(model(a) @ model(b).T, torch.arange(len(a))); l.backward(); opt.step()
-"""
-REFUSED["square root"] = """
-loader = DataLoader(TensorDataset(X, X[:, :3]), batch_size=16, shuffle=True)
-model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
-for x, y in loader:
-    opt.zero_grad(); l = torch.sqrt(F.mse_loss(model(x), y)); l.backward(); opt.step()
-"""
-REFUSED["divides"] = """
-loader = DataLoader(TensorDataset(X, (X[:, :3] > 0).to(X.dtype)), batch_size=16, shuffle=True)
-model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
-for x, y in loader:
-    p = model(x).sigmoid(); l = 1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
-    opt.zero_grad(); l.backward(); opt.step()
-"""
-REFUSED["scaled by a quantity of the batch"] = """
-loader = DataLoader(TensorDataset(X, X[:, :3]), batch_size=16, shuffle=True)
-model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
-for x, y in loader:
-    opt.zero_grad(); l = F.mse_loss(model(x), y) / y.var(); l.backward(); opt.step()
-"""
-REFUSED["samples of a batch before averaging"] = """
-loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
-model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
-for x, y in loader:
-    z = model(x); z = z - z.mean(0)
-    opt.zero_grad(); F.cross_entropy(z, y).backward(); opt.step()
-"""
-REFUSED["sparse"] = """
-loader = DataLoader(TensorDataset(Y, Y), batch_size=16, shuffle=True)
-model = nn.Sequential(nn.Embedding(3, 4, sparse=True), nn.Linear(4, 3)); opt = torch.optim.SGD(model.parameters(), lr=.1)
-for x, y in loader:
-    opt.zero_grad(); F.cross_entropy(model(x), y).backward(); opt.step()
 """
 
 PARTING["an extra backward on one rank"] = (

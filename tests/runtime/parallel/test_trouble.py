@@ -7,17 +7,8 @@ import signal
 
 import pytest
 
-from tests.runtime.parallel.cells import PARTING, REFUSED, SETUP
+from tests.runtime.parallel.cells import PARTING, SETUP
 from tests.runtime.parallel.ranks import on_ranks
-
-
-@pytest.mark.parametrize("word", REFUSED)
-def test_a_loss_that_shares_cannot_give_is_refused_on_all_ranks(word: str) -> None:
-    for outcome in on_ranks(REFUSED[word], 2):
-        assert outcome.kind in ("NotSplittable", "CellError")
-        assert outcome.error.split(": ")[1].startswith("line ")
-        assert word in outcome.error
-        assert "--strategy none" in outcome.error
 
 
 @pytest.mark.parametrize("hosts", [1, 2])
@@ -94,20 +85,6 @@ for ep in range(60):
     outcomes = on_ranks(cell, 2)
     assert {outcome.kind for outcome in outcomes} == {"RanksDiverged"}
     assert "weights are no longer the same" in outcomes[0].error
-
-
-def test_gradients_of_parameters_by_autograd_grad_on_a_share_are_refused() -> None:
-    cell = (
-        SETUP
-        + """
-for x, y in loader:
-    g = torch.autograd.grad(crit(model(x), y), list(model.parameters()))
-    opt.zero_grad(); crit(model(x), y).backward(); opt.step()
-"""
-    )
-    for outcome in on_ranks(cell, 2):
-        assert outcome.kind == "NotSplittable"
-        assert "autograd.grad" in outcome.error
 
 
 def test_no_file_of_shared_memory_is_left() -> None:

@@ -1,0 +1,201 @@
+"""Cells with loops that cannot be split, marked by ``# whole`` (some on 4 ranks only): the word that the remark has, and the cell."""
+
+from __future__ import annotations
+
+WHOLE_AGAIN: dict[str, tuple[str, str]] = {}
+
+WHOLE_AGAIN["pairs of a batch (InfoNCE)"] = (
+    "compares the samples of a batch with each other",
+    """
+loader = DataLoader(TensorDataset(X, X + .1 * torch.randn(N, 10)), batch_size=16, shuffle=True)
+model = mlp(); opt = torch.optim.AdamW(model.parameters(), lr=.01)
+for ep in range(2):
+    for a, b in loader:  # whole
+        opt.zero_grad(); loss = F.cross_entropy(model(a) @ model(b).T, torch.arange(len(a))); loss.backward(); opt.step()
+""",
+)
+WHOLE_AGAIN["the root of a mean"] = (
+    "through a square root after averaging",
+    """
+loader = DataLoader(TensorDataset(X, X[:, :3]), batch_size=16, shuffle=True)
+model = nn.Sequential(mlp(o=8), nn.BatchNorm1d(8), nn.Dropout(.3), nn.Linear(8, 3))
+opt = torch.optim.SGD(model.parameters(), lr=.1)
+for ep in range(2):
+    for x, y in loader:  # whole
+        opt.zero_grad(); loss = torch.sqrt(F.mse_loss(model(x), y)); loss.backward(); opt.step()
+""",
+)
+WHOLE_AGAIN["the logarithm of a mean, in a method"] = (
+    "through a logarithm after averaging",
+    """
+class Trainer:
+    def __init__(self, model): self.model = model; self.opt = torch.optim.SGD(model.parameters(), lr=.1)
+    def fit(self, loader):
+        for x, y in loader:  # whole
+            self.opt.zero_grad(); self.loss(x, y).backward(); self.opt.step()
+    def loss(self, x, y): return F.mse_loss(self.model(x), y).log()
+loader = DataLoader(TensorDataset(X, X[:, :3]), batch_size=16, shuffle=True)
+model = mlp(); trainer = Trainer(model)
+for ep in range(2): trainer.fit(loader)
+""",
+)
+WHOLE_AGAIN["a ratio of sums (Dice)"] = (
+    "divides two quantities of the batch",
+    """
+loader = DataLoader(TensorDataset(X, (X[:, :3] > 0).to(X.dtype)), batch_size=16, shuffle=True)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for x, y in loader:  # whole
+    p = model(x).sigmoid(); loss = 1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
+    opt.zero_grad(); loss.backward(); opt.step()
+""",
+)
+WHOLE_AGAIN["a term scaled by a quantity of the batch"] = (
+    "scaled by a quantity of the batch",
+    """
+loader = DataLoader(TensorDataset(X, X[:, :3]), batch_size=16, shuffle=True)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for x, y in loader:  # whole
+    opt.zero_grad(); loss = F.mse_loss(model(x), y) / y.var(); loss.backward(); opt.step()
+""",
+)
+WHOLE_AGAIN["statistics of the batch by hand"] = (
+    "over the samples of a batch before averaging",
+    """
+loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for x, y in loader:  # whole
+    z = model(x); z = z - z.mean(0)
+    opt.zero_grad(); loss = F.cross_entropy(z, y); loss.backward(); opt.step()
+""",
+)
+WHOLE_AGAIN["sparse gradients, SparseAdam beside Adam"] = (
+    "the gradients are sparse",
+    """
+loader = DataLoader(TensorDataset(Y, Y), batch_size=16, shuffle=True)
+model = nn.Sequential(nn.Embedding(3, 4, sparse=True), nn.Linear(4, 3))
+opts = [torch.optim.SparseAdam(model[0].parameters()), torch.optim.Adam(model[1].parameters())]
+for ep in range(2):
+    for x, y in loader:  # whole
+        for o in opts: o.zero_grad()
+        loss = F.cross_entropy(model(x), y); loss.backward()
+        for o in opts: o.step()
+""",
+)
+WHOLE_AGAIN["gradients that become sparse later on"] = (
+    "the gradients are sparse",
+    """
+loader = DataLoader(TensorDataset(Y, Y), batch_size=16, shuffle=True)
+model = nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 3)); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for ep in range(3):
+    model[0].sparse = ep == 1
+    for x, y in loader:  # whole
+        opt.zero_grad(); loss = F.cross_entropy(model(x), y); loss.backward(); opt.step()
+""",
+)
+WHOLE_AGAIN["autograd.grad of parameters beside backward"] = (
+    "gradients of parameters by autograd.grad",
+    """
+loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for x, y in loader:  # whole
+    opt.zero_grad(); loss = F.cross_entropy(model(x), y)
+    gs = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+    (loss + .1 * sum(g.pow(2).sum() for g in gs)).backward(); opt.step()
+""",
+)
+WHOLE_AGAIN["backward of a vector"] = (
+    "backward() of something that is not one number",
+    """
+loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1); out = 0
+for x, y in loader:  # whole
+    opt.zero_grad(); F.cross_entropy(model(x), y, reduction="none").backward(torch.ones(len(x)) / len(x)); opt.step(); out += 1
+""",
+)
+WHOLE_AGAIN["loaders read together, with a batch that is too small"] = (
+    "a batch of fewer samples than there are ranks",
+    """
+one = DataLoader(TensorDataset(X[:82], Y[:82]), batch_size=16, shuffle=True); two = DataLoader(TensorDataset(X), batch_size=14)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for ep in range(2):
+    for (x, y), (u,) in zip(one, two):  # whole: the last batch has no sample for two of 4 ranks
+        opt.zero_grad(); loss = F.cross_entropy(model(x), y) + model(u).pow(2).mean(); loss.backward(); opt.step()
+""",
+)
+WHOLE_AGAIN["two loops of three, met one after the other"] = (
+    "through a square root",
+    """
+loader = DataLoader(TensorDataset(X, X[:, :3]), batch_size=16, shuffle=True)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for x, y in loader:  # whole
+    opt.zero_grad(); loss = F.mse_loss(model(x), y).sqrt(); loss.backward(); opt.step()
+for x, y in loader:
+    opt.zero_grad(); loss = F.mse_loss(model(x), y); loss.backward(); opt.step()
+for x, y in loader:  # whole
+    opt.zero_grad(); loss = F.mse_loss(model(x), y) ** .5; loss.backward(); opt.step()
+""",
+)
+WHOLE_AGAIN["a loss that is another one from the second epoch on"] = (
+    "compares the samples",
+    """
+loader = DataLoader(TensorDataset(X, X + .1 * torch.randn(N, 10)), batch_size=16, shuffle=True)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for ep in range(2):
+    for a, b in loader:  # whole
+        z, w = model(a), model(b)
+        loss = F.mse_loss(z, w) if not ep else F.cross_entropy(z @ w.T, torch.arange(len(a)))
+        opt.zero_grad(); loss.backward(); opt.step()
+""",
+)
+WHOLE_AGAIN["iter and next, whole at first anyway"] = (
+    "through a square root",
+    """
+loader = DataLoader(TensorDataset(X, X[:, :3]), batch_size=16, shuffle=True)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for ep in range(2):
+    it = iter(loader)  # whole
+    for k in range(len(loader)):
+        x, y = next(it)
+        opt.zero_grad(); loss = F.mse_loss(model(x), y).sqrt(); loss.backward(); opt.step()
+""",
+)
+WHOLE_AGAIN["what is caught as an Exception"] = (
+    "through a square root",
+    """
+loader = DataLoader(TensorDataset(X, X[:, :3]), batch_size=16, shuffle=True)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1); out = []
+for x, y in loader:  # whole
+    try:
+        opt.zero_grad(); loss = F.mse_loss(model(x), y).sqrt(); loss.backward(); opt.step()
+    except Exception as error:
+        out.append(str(error))
+""",
+)
+WHOLE_AGAIN["complex parameters"] = (
+    "the gradients are complex",
+    """
+loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
+class Spectral(nn.Module):
+    def __init__(self):
+        super().__init__(); self.w = nn.Parameter(torch.view_as_complex(torch.randn(6, 2))); self.out = nn.Linear(10, 3)
+    def forward(self, x): return self.out(torch.fft.irfft(torch.fft.rfft(x) * self.w, n=10))
+spectral = Spectral(); model = spectral.out; opt = torch.optim.SGD(spectral.parameters(), lr=.1)
+for ep in range(2):
+    for x, y in loader:  # whole
+        opt.zero_grad(); loss = F.cross_entropy(spectral(x), y); loss.backward(); opt.step()
+other = spectral.w.detach().clone()
+""",
+)
+WHOLE_AGAIN["a gradient penalty through a BatchNorm"] = (
+    "differentiates twice",
+    """
+loader = DataLoader(TensorDataset(X), batch_size=16, shuffle=True)
+model = nn.Sequential(nn.Linear(10, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, 1))
+opt = torch.optim.SGD(model.parameters(), lr=.05)
+for ep in range(2):
+    for (x,) in loader:  # whole
+        x = x.clone().requires_grad_(); score = model(x)
+        (g,) = torch.autograd.grad(score.sum(), x, create_graph=True)
+        opt.zero_grad(); loss = score.mean() + ((g.norm(2, dim=1) - 1) ** 2).mean(); loss.backward(); opt.step()
+""",
+)
