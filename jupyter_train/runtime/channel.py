@@ -47,11 +47,16 @@ class Cause:
     code: int = 0
     text: str = ""
     out_of_memory: bool | None = None  #: whether Linux killed it for want of memory; None: not known
-    whole: list[dict[str, Any]] = field(default_factory=list)  #: with "again": what it found, as dicts of `WholeLoop`
+    whole: list[dict[str, Any]] = field(
+        default_factory=list
+    )  #: with "again": what it found, as dicts of `WholeLoop`
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
+        """JSON values; ``whole`` only where there are some."""
+        told = asdict(self)
+        if not self.whole:
+            del told["whole"]
+        return told
 
 
 def frame(kind: FrameKind, body: bytes = b"") -> bytes:
