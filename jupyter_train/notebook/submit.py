@@ -17,8 +17,8 @@ from jupyter_train.boot import boot_id
 from jupyter_train.errors import CaptureError, NotEnoughWorkers, StoreError
 from jupyter_train.notebook.environment import allowed_patterns, travelling
 from jupyter_train.notebook.housekeeping import needed_keys, tidy
-from jupyter_train.notebook.proving import key_of, wants_check
 from jupyter_train.notebook.known import Program, known_whole, program
+from jupyter_train.notebook.proving import key_of, wants_check
 from jupyter_train.notebook.wait import in_background
 from jupyter_train.record import Call, RunSpec, new_run_id
 

@@ -162,12 +162,13 @@ def fold(events: Iterable[Event], view: RunView | None = None) -> RunView:
     return view
 
 
+_OF_AN_ATTEMPT = ("progress", "remark", "proof")  #: streams
+
+
 def _is_of_the_past(view: RunView, event: Event) -> bool:
     """It is about an attempt that was given up; what was written then stays in the log."""
     is_past = 0 < event.attempt <= view.given_up and event.rank is not None
-    return is_past and (
-        event.kind is not EventKind.LOG or event.payload.get("stream") in ("progress", "remark")
-    )
+    return is_past and (event.kind is not EventKind.LOG or event.payload.get("stream") in _OF_AN_ATTEMPT)
 
 
 def _given_up(view: RunView, attempt: int) -> RunView:
@@ -180,6 +181,7 @@ def _given_up(view: RunView, attempt: int) -> RunView:
         progress={},
         errors={},
         artifacts={},
+        proof=None,
         remarks=tuple(text for text in view.remarks if text in said),
     )
 
