@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_train import home
 from jupyter_train.boot import boot_id
 from jupyter_train.errors import CaptureError, NotEnoughWorkers, StoreError
-from jupyter_train.notebook.environment import allowed_patterns, travelling
+from jupyter_train.notebook.environment import allowed_patterns, parting_timeout_s, travelling
 from jupyter_train.notebook.housekeeping import needed_keys, tidy
 from jupyter_train.notebook.known import Program, known_whole, program
 from jupyter_train.notebook.proving import key_of, wants_check
@@ -117,6 +117,7 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
         whole=known_whole(runs, session.runs.values()) if runs is not None else (),
         sync_batchnorm=options.sync_bn,
         check=check,
+        parting_timeout_s=parting_timeout_s(),
         seed=options.seed,
         params=options.params,
         tags=options.tags,

@@ -87,6 +87,7 @@ class RunSpec:
     #: compare the first steps with those of one process; None: where that costs little
     check: bool | None = False
     whole: tuple[WholeLoop, ...] = ()  #: loops that are known not to be splittable
+    parting_timeout_s: float = 30.0  #: a rank that others wait for so long is named
     seed: int | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -138,6 +138,7 @@ class _Rank:
             strategy=spec.strategy,
             whole=spec.whole,
             sync_batchnorm=spec.sync_batchnorm,
+            parting_timeout_s=spec.parting_timeout_s,
             recorder=recorder,
             stop=self._stop,
             observer=observer,

@@ -31,6 +31,7 @@ FULL = RunSpec(
     strategy="none",
     batch="per-rank",
     sync_batchnorm=False,
+    parting_timeout_s=5.0,
     seed=7,
     params={"lr": 0.1, "layers": [1, 2], "note": "é"},
     tags={"who": "me"},

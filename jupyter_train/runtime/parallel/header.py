@@ -7,24 +7,21 @@ has the same number and differs means that the ranks have parted. A rank that
 does not find a word there goes on and waits in the collective itself: whoever
 comes later sees this rank's word. So nobody polls.
 
-Within a host the words lie in shared memory. Across hosts they travel by an
-asynchronous all-gather that is read before the collective starts.
+The words lie on a board (`board.py`). A rank that waits long for one that is
+busy elsewhere asks it for its line, and says it; it goes on waiting.
 """
 
 from __future__ import annotations
 
-import mmap
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, NoReturn, Protocol
-
-import torch
+from typing import NoReturn
 
 from jupyter_train.errors import RanksDiverged
 from jupyter_train.record import WholeLoop
+from jupyter_train.runtime.parallel.board import Board, Life, Row
 from jupyter_train.runtime.parallel.errors import PeerLost
-from jupyter_train.runtime.parallel.groups import Groups
-from jupyter_train.runtime.parallel.hostmemory import host_memory
+from jupyter_train.runtime.parallel.groups import PATIENCE, Groups
 from jupyter_train.runtime.parallel.sites import Site, Sites
 from jupyter_train.runtime.stopping import StartOver
 
@@ -39,16 +36,6 @@ class Kind(IntEnum):
     WEIGHTS = 5  #: are the parameters the same
 
 
-class Life(IntEnum):
-    """How a rank stands."""
-
-    RUNNING = 0
-    FINISHED = 1
-    FAILED = 2
-    PARTED = 3
-    STARTS_OVER = 4
-
-
 _TEXT = {
     Kind.BACKWARD: "in backward()",
     Kind.STUDY: "in backward()",
@@ -57,143 +44,34 @@ _TEXT = {
     Kind.WEIGHTS: "in backward()",
 }
 _MASK = (1 << 63) - 1
-ROW = 8  #: int64 numbers: word, sequence, kind, site, batch, rates, loss, life
-RING = 4
 LEFT_BEHIND = 10  #: looks, half a second each, before a rank that went on is not waited for any more
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One rank's newest operation, to be put in words."""
-
-    sequence: int
-    kind: int
-    site: int
-    batch: int
-    rates: int
-    loss: int
-    life: int
-
-
-class Board(Protocol):
-    """Where the rows are posted."""
-
-    def post(self, sequence: int, row: list[int]) -> None:
-        """Show ``row``, whose first number is the word."""
-
-    def words(self, sequence: int) -> list[int]:
-        """Everybody's word as far as known, by rank; 0 where it is not."""
-
-    def latest(self, rank: int) -> Row:
-        """The newest row of ``rank``; slow, for messages only."""
-
-    def live(self, life: Life) -> None:
-        """Say how this rank stands."""
-
-
-class SharedBoard:
-    """Rows in a file that all ranks of the host have mapped; its name is gone as soon as they have."""
-
-    def __init__(self, memory: mmap.mmap, rank: int, world_size: int) -> None:
-        self._memory = memory
-        self._cells = memoryview(memory).cast("q")
-        self._rank = rank
-        self._world_size = world_size
-        self._mine = rank * (RING + 1) * ROW
-        self._rows = [r * (RING + 1) * ROW for r in range(world_size)]
-
-    def post(self, sequence: int, row: list[int]) -> None:
-        cells = self._cells
-        at = self._mine + (sequence % RING) * ROW
-        for number in range(1, len(row)):
-            cells[at + number] = row[number]
-        cells[self._mine + RING * ROW] = sequence
-        cells[at] = row[0]  # last: one aligned store, never seen half written
-
-    def words(self, sequence: int) -> list[int]:
-        cells = self._cells
-        at = (sequence % RING) * ROW
-        return [cells[start + at] for start in self._rows]
-
-    def latest(self, rank: int) -> Row:
-        start = self._rows[rank]
-        sequence = self._cells[start + RING * ROW]
-        life = self._cells[start + RING * ROW + 1]
-        at = start + (sequence % RING) * ROW
-        _, number, kind, site, batch, rates, loss = (self._cells[at + k] for k in range(7))
-        return Row(sequence=number, kind=kind, site=site, batch=batch, rates=rates, loss=loss, life=life)
-
-    def live(self, life: Life) -> None:
-        self._cells[self._mine + RING * ROW + 1] = int(life)
-
-
-class GatherBoard:
-    """Rows by an all-gather on the control group: several hosts, or no shared memory."""
-
-    def __init__(self, groups: Groups) -> None:
-        self._groups = groups
-        self._out = torch.zeros(groups.world_size * ROW, dtype=torch.int64)
-        self._work: Any = None
-        self._row: torch.Tensor | None = None
-
-    def post(self, sequence: int, row: list[int]) -> None:
-        self.settle()
-        self._row = torch.tensor(row, dtype=torch.int64)
-        self._groups.store.set(f"at/{self._groups.rank}", ",".join(map(str, row)))
-        self._work = self._groups.control._allgather_base(self._out, self._row)
-
-    def settle(self) -> None:
-        """Wait for the others' rows."""
-        work, self._work = self._work, None
-        if work is not None:
-            self._groups.wait(work)
-
-    def words(self, sequence: int) -> list[int]:
-        self.settle()
-        words: list[int] = self._out.view(-1, ROW)[:, 0].tolist()
-        return words
-
-    def latest(self, rank: int) -> Row:
-        store = self._groups.store
-        row, life = [0] * ROW, 0
-        try:
-            if store.check([f"at/{rank}"]):
-                row = [int(v) for v in store.get(f"at/{rank}").decode().split(",")]
-            if store.check([f"life/{rank}"]):
-                life = int(store.get(f"life/{rank}"))
-        except RuntimeError:
-            life = int(Life.FAILED)  # the store is gone, and with it rank 0
-        _, sequence, kind, site, batch, rates, loss, _ = row
-        return Row(sequence=sequence, kind=kind, site=site, batch=batch, rates=rates, loss=loss, life=life)
-
-    def live(self, life: Life) -> None:
-        try:
-            self._groups.store.set(f"life/{self._groups.rank}", str(int(life)))
-        except RuntimeError:
-            pass  # the store is gone, and nobody is left to read it
-
-
-def make_board(groups: Groups, *, one_host: bool) -> Board:
-    """The fastest board that works for all ranks; collective."""
-    if one_host:
-        memory = host_memory(groups, "board", board_bytes(groups.world_size), on_disk=True)
-        if memory is not None:
-            return SharedBoard(memory, groups.rank, groups.world_size)
-    return GatherBoard(groups)
-
-
-def board_bytes(world_size: int) -> int:
-    """Size of a shared board."""
-    return world_size * (RING + 1) * ROW * 8
 
 
 class Header:
     """Numbers this rank's operations, posts them, compares them."""
 
-    def __init__(self, board: Board, groups: Groups, sites: Sites) -> None:
+    def __init__(
+        self,
+        board: Board,
+        groups: Groups,
+        sites: Sites,
+        *,
+        patience_s: float = 30.0,
+        remark: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """What a rank tells the others.
+
+        Args:
+            patience_s: a rank that was waited for so long is named, with its line.
+            remark: tells the user, from whichever rank.
+        """
         self._board = board
         self._groups = groups
         self._sites = sites
+        self._patience_s = patience_s
+        self._remark = remark
+        self._looks = 0  #: since this rank's newest operation was posted
+        self._told: set[tuple[int, int]] = set()
         self.sequence = 0
         self._word = 0
         self._finished_or_failed = False
@@ -214,6 +92,7 @@ class Header:
         if self.parted:
             self.part()
         self.sequence = sequence = self.sequence + 1
+        self._looks = 0
         digest = hash((int(kind), site.key, batch, rates, loss)) & _MASK
         self._word = word = (digest & ~0xFFFF) | (sequence & 0xFFFF) | (1 << 62)
         self._board.post(sequence, [word, sequence, int(kind), site.key, batch, rates, loss, 0])
@@ -263,6 +142,32 @@ class Header:
             self.part()
         if broken is not None:
             raise PeerLost(f"another rank was lost while this rank was at {self._place(mine)}")
+        self._looks += 1
+        self._tell_whom_it_waits_for(rows)
+
+    def _tell_whom_it_waits_for(self, rows: list[Row]) -> None:
+        """Others that are busy with something else are waited for; where they are is asked in time, and said."""
+        mine = rows[self._groups.rank]
+        waited_s = self._looks * PATIENCE.total_seconds()
+        if waited_s < self._patience_s / 2:
+            return
+        self._board.ask()
+        if waited_s < self._patience_s:
+            return
+        waiting = [rank for rank, row in enumerate(rows) if row.sequence == mine.sequence]
+        if self._groups.rank != waiting[0]:
+            return  # one of them says it
+        for rank, row in enumerate(rows):
+            if row.sequence >= mine.sequence or (rank, mine.site) in self._told:
+                continue
+            self._told.add((rank, mine.site))
+            where = self._board.where(rank)
+            self._remark(
+                f"rank {rank} {f'is at {self._sites.place(where)}' if where else 'does not answer'} while {_ranks(waiting)} "
+                f"{'wait' if len(waiting) > 1 else 'waits'} for it at {self._place(mine)}{_doing(mine)}, for {self._patience_s:g} s "
+                "by now. A rank that is slow is waited for; where this one never comes, because of a condition that depends on "
+                "the rank or on its share of the data, interrupt the run"
+            )
 
     def live(self, life: Life) -> None:
         """Say how this rank stands; the end is said once."""
@@ -306,9 +211,7 @@ class Header:
             elif row.sequence == 0:
                 text = "before its first backward()"
             else:
-                text = f"{self._place(row)} {_TEXT.get(Kind(row.kind), '')}, call {row.sequence}".replace(
-                    "  ", " "
-                )
+                text = f"{self._place(row)}{_doing(row)}, call {row.sequence}"
             said.setdefault(text, []).append(rank)
         if len(said) == 1:
             why = self._difference(rows)
@@ -325,7 +228,10 @@ class Header:
     @staticmethod
     def _difference(rows: list[Row]) -> str:
         if len({row.batch for row in rows}) > 1:
-            return "drew different batches from the loader (a sampler or shuffle that is not seeded alike)"
+            return (
+                "work on different batches (only some of them skipped or repeated a step, by a condition or an error that "
+                "is caught; or a sampler or shuffle is not seeded alike)"
+            )
         if len({row.rates for row in rows}) > 1:
             return (
                 "have different learning rates, or only some of them did an optimizer step "
@@ -334,6 +240,10 @@ class Header:
         if len({row.loss for row in rows}) > 1:
             return "their losses are made of different terms"
         return "did not arrive there together"
+
+
+def _doing(row: Row) -> str:
+    return f" {_TEXT[Kind(row.kind)]}"
 
 
 def _ranks(ranks: list[int]) -> str:

@@ -41,6 +41,12 @@ def _file_key(file: str) -> int:
     return zlib.crc32(file.encode()) & 0x7FFFFFFF
 
 
+def _module_file(key: int) -> str | None:
+    """The file of an imported module with that key; slow."""
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return next((file for file in files if isinstance(file, str) and _file_key(file) == key), None)
+
+
 def _place(file: str, line: int) -> str:
     if label := label_of(file):
         return f"{label}, line {line}"
@@ -127,9 +133,21 @@ class Sites:
         self._files.setdefault(site.key >> 24, site.file)
         return site
 
+    def line(self, frame: FrameType | None) -> int:
+        """The key of the line of the user's code at which another thread is, whose innermost frame is ``frame``. Any thread."""
+        last = frame
+        while frame is not None:
+            if not self._is_foreign(frame.f_code):
+                break
+            last, frame = frame, frame.f_back
+        found = frame or last
+        if found is None:
+            return 0
+        return _file_key(found.f_code.co_filename) << 24 | found.f_lineno & 0xFFFFFF
+
     def place(self, key: int) -> str:
         """The line with that key, on whichever rank it was reached."""
-        file = self._files.get(key >> 24)
+        file = self._files.get(key >> 24) or _module_file(key >> 24)
         return f"line {key & 0xFFFFFF} of another file" if file is None else _place(file, key & 0xFFFFFF)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jupyter_train.runtime.parallel.feed import Feed, Pass
     from jupyter_train.runtime.parallel.groups import Groups
     from jupyter_train.runtime.parallel.header import Header
+    from jupyter_train.runtime.parallel.lookout import Lookout
     from jupyter_train.runtime.parallel.neighbours import Neighbours
     from jupyter_train.runtime.parallel.reducer import Reducer
     from jupyter_train.runtime.parallel.rng import Streams
@@ -48,6 +49,7 @@ class Parallel:
         self._patches = Patches()
         self._header: Header | None = None
         self._neighbours: Neighbours | None = None
+        self._lookout: Lookout | None = None
         self._reducer: Reducer | None = None
         self._feed: Feed | None = None
         self._streams: Streams | None = None
@@ -106,7 +108,7 @@ class Parallel:
             RanksDiverged, StartOver: it was raised before, and the cell has caught it.
         """
         if self._header is not None:
-            from jupyter_train.runtime.parallel.header import Life
+            from jupyter_train.runtime.parallel.board import Life
 
             if self._header.over is not None:
                 raise self._header.over
@@ -122,7 +124,7 @@ class Parallel:
     def fail(self, error: BaseException) -> None:
         """The cell failed here: the others need not wait. Their error is PeerLost, or RanksDiverged if this one's is."""
         if self._header is not None:
-            from jupyter_train.runtime.parallel.header import Life
+            from jupyter_train.runtime.parallel.board import Life
 
             self._header.live(Life.PARTED if isinstance(error, RanksDiverged) else Life.FAILED)
         if self._neighbours is not None:
@@ -132,6 +134,8 @@ class Parallel:
 
     def close(self) -> None:
         """Leave torch as it was; twice does nothing."""
+        if self._lookout is not None:
+            self._lookout.stop()
         self._observer.close()
         self._observer.reducer = None
         self._patches.undo()
@@ -170,12 +174,15 @@ class Parallel:
         per_rank: bool,
         sync_batchnorm: bool,
         whole: Sequence[WholeLoop],
+        parting_timeout_s: float,
         stop: StopFlag,
         remarks: Remarks,
     ) -> None:
         from jupyter_train.runtime.parallel.batchnorm import Statistics
+        from jupyter_train.runtime.parallel.board import make_board
         from jupyter_train.runtime.parallel.feed import Feed
-        from jupyter_train.runtime.parallel.header import Header, Kind, make_board
+        from jupyter_train.runtime.parallel.header import Header, Kind
+        from jupyter_train.runtime.parallel.lookout import Lookout
         from jupyter_train.runtime.parallel.neighbours import meet
         from jupyter_train.runtime.parallel.reducer import Reducer
         from jupyter_train.runtime.parallel.rng import Streams
@@ -186,7 +193,12 @@ class Parallel:
         groups = self._the_groups()
         sites = observer.sites
         one_host = local_world_size == self.world_size
-        self._header = header = Header(make_board(groups, one_host=one_host), groups, sites)
+        board = make_board(groups, one_host=one_host)
+        self._header = header = Header(
+            board, groups, sites, patience_s=parting_timeout_s, remark=observer.recorder.remark
+        )
+        self._lookout = Lookout(board, sites)
+        self._lookout.start()
         self._neighbours = meet(groups) if one_host and device.type == "cpu" else None
         self._streams = streams = Streams(self.rank, device)
         self._feed = feed = Feed(
@@ -262,6 +274,7 @@ def install(
     strategy: Literal["auto", "none"] = "auto",
     sync_batchnorm: bool = True,
     whole: Sequence[WholeLoop] = (),
+    parting_timeout_s: float = 30.0,
     recorder: Any,
     stop: StopFlag,
     observer: Observer,
@@ -280,6 +293,7 @@ def install(
             together; "per-rank": each rank takes one of the written size.
         sync_batchnorm: statistics of a BatchNorm are those of the global batch.
         whole: loops that were found not to be splittable.
+        parting_timeout_s: a rank that others wait for so long is named, with its line.
         recorder: its ``remark`` says what is done otherwise than written.
         observer: attached here, so that every run has its curves.
         cell_file: the file name under which the cell was compiled.
@@ -307,6 +321,7 @@ def install(
                 per_rank=batch == "per-rank",
                 sync_batchnorm=sync_batchnorm,
                 whole=whole,
+                parting_timeout_s=parting_timeout_s,
                 stop=stop,
                 remarks=remarks,
             )

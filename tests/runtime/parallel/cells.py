@@ -583,3 +583,44 @@ for k, (x, y) in enumerate(loader):
         train.sum(k)
 """
 )
+PARTING["a loop that ends by this rank's own loss"] = (
+    SETUP
+    + """
+done = False
+for ep in range(20):
+    for x, y in loader:
+        z = model(x); own = F.cross_entropy(z, y); opt.zero_grad()
+        if ep and own.item() < (.9 if train.rank else 0.): done = True
+        own.backward(); opt.step()
+    if done: break
+"""
+)
+PARTING["an accuracy of this rank's share decides"] = (
+    SETUP
+    + """
+accuracy, ep = 0., 0
+while accuracy < .3 + .65 * train.rank and ep < 30:
+    right = n = 0; ep += 1
+    for x, y in loader:
+        z = model(x); opt.zero_grad(); crit(z, y).backward(); opt.step()
+        right += int((z.argmax(1) == y).sum()); n += len(y)
+    accuracy = right / n
+"""
+)
+PARTING["a loader that is shorter on one rank"] = """
+loader = DataLoader(TensorDataset(X, Y), batch_sampler=[list(range(16)) for _ in range(5 - 2 * train.rank)])
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for x, y in loader:
+    opt.zero_grad(); l = F.cross_entropy(model(x), y); l.backward(); opt.step()
+"""
+PARTING["an error that one rank catches before its backward"] = (
+    SETUP
+    + """
+for k, (x, y) in enumerate(loader):
+    try:
+        if train.rank == 1 and k == 2: raise ValueError
+        opt.zero_grad(); l = F.cross_entropy(model(x), y); l.backward(); opt.step()
+    except ValueError:
+        pass
+"""
+)

@@ -118,6 +118,7 @@ class Way:
     batch: str = "global"
     strategy: str = "auto"
     sync_batchnorm: bool = True
+    parting_timeout_s: float = 30.0
     hosts: int = 1  #: as how many hosts they take themselves for
     limit_s: float = 60.0  #: for one cell
     prepare: Callable[[dict[str, Any]], None] | None = None  #: fills the namespace before the cell
@@ -331,8 +332,8 @@ def _one(cell: str, rank: int, way: Way, store: Any, whole: tuple[Any, ...]) -> 
     began = time.monotonic()
     parallel = install(
         rank=rank, world_size=way.ranks, local_world_size=way.ranks // way.hosts, store=store, device="cpu",
-        batch=way.batch, strategy=way.strategy, sync_batchnorm=way.sync_batchnorm, whole=tuple(whole), recorder=recorder,
-        stop=stop, observer=observer, cell_file=CELL,
+        batch=way.batch, strategy=way.strategy, sync_batchnorm=way.sync_batchnorm, whole=tuple(whole),
+        parting_timeout_s=way.parting_timeout_s, recorder=recorder, stop=stop, observer=observer, cell_file=CELL,
     )  # fmt: skip
     namespace["train"] = _Train(rank, parallel, observer, stop)
     outcome = Outcome()

@@ -88,7 +88,7 @@ for x, y in DataLoader(Own(range(train.rank, N, 2)), batch_size=8): step(x, y)
     )
     for outcome in on_ranks(cell, 2):
         assert outcome.kind == "RanksDiverged"
-        assert "drew different batches" in outcome.error
+        assert "work on different batches" in outcome.error
 
 
 def test_streams_per_rank_have_batches_of_the_written_size_on_each() -> None:
