@@ -40,6 +40,7 @@ class Line:
     site: Site
     plan: Plan | None = None
     has_learned: bool = False  #: the ranks agreed on its parameters just before this backward
+    has_inputs: bool = False  #: its graph has leaves that are data (``x.requires_grad_()``), of a share
     overlaps: bool = True  #: buckets may start before backward has returned
     is_whole: bool = False  #: every rank computes all of it, this time
     kept: frozenset[int] = frozenset()  #: parameters of a whole loop whose gradients cannot be averaged

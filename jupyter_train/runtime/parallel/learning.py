@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,15 @@ from jupyter_train.errors import RanksDiverged
 from jupyter_train.runtime.parallel.groups import Groups
 from jupyter_train.runtime.parallel.registry import MOST_ITEMS, Registry, in_names, is_lazy, leaves, owners
 from jupyter_train.runtime.parallel.remarks import Remarks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Leaf:
+    """What a rank tells of a tensor that no name leads to."""
+
+    checksum: int
+    shape: tuple[int, ...]
+    is_parameter: bool
 
 
 class Learner:
@@ -60,7 +70,10 @@ class Learner:
     def _adopt(
         self, fresh: Sequence[torch.Tensor], nameless: Sequence[torch.Tensor], pattern: int, where: str
     ) -> None:
-        mine = [(_checksum(t), tuple(t.shape), isinstance(t, nn.Parameter)) for t in nameless]
+        mine = [
+            _Leaf(checksum=_checksum(t), shape=tuple(t.shape), is_parameter=isinstance(t, nn.Parameter))
+            for t in nameless
+        ]
         answers = self._groups.exchange((pattern, [_checksum(t) for t in fresh], mine))
         if len({theirs for theirs, _, _ in answers}) > 1:
             raise RanksDiverged(f"{where}: the same names hold different models on different ranks")
@@ -70,18 +83,26 @@ class Learner:
             if len({sums[number] for sums, _ in told}) > 1:
                 self._even_out(parameter, where)
         lists = [theirs for _, theirs in told]
-        if any([shape[1:] for shape in theirs] != [shape[1:] for shape in lists[0]] for theirs in lists):
-            if all(not one[2] for theirs in lists for one in theirs):
-                return  # data that takes gradients, of each rank's own size
-            raise RanksDiverged(
-                f"{where}: the ranks' losses depend on different parameters, and no name tells which are the same"
-            )
+        if any(len(theirs) != len(lists[0]) for theirs in lists):
+            if any(one.is_parameter for theirs in lists for one in theirs):
+                raise RanksDiverged(
+                    f"{where}: the ranks' losses depend on different parameters, and no name tells which are the same"
+                )
+            return  # data that takes gradients, on some ranks alone
         for number, leaf in enumerate(nameless):
-            same = len({theirs[number][0] for theirs in lists}) == 1
-            if same or isinstance(leaf, nn.Parameter):
+            theirs = [one[number] for one in lists]
+            if len(set(theirs)) == 1:
                 self._registry.learn(leaf)
-                if not same:
-                    self._even_out(leaf, where)
+            elif len({(one.shape, one.is_parameter) for one in theirs}) == 1 and isinstance(
+                leaf, nn.Parameter
+            ):
+                self._registry.learn(leaf)
+                self._even_out(leaf, where)
+            elif any(one.is_parameter for one in theirs):
+                raise RanksDiverged(
+                    f"{where}: the ranks' losses depend on different parameters, and no name tells which are the same"
+                )
+            # Else it is data that takes gradients, each rank's own.
 
     def _even_out(self, parameter: torch.Tensor, where: str) -> None:
         self._remarks.say(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -17,7 +17,7 @@ from jupyter_train.runtime.parallel.laws import Profile
 from jupyter_train.runtime.parallel.learning import Learner
 from jupyter_train.runtime.parallel.loss import Reading
 from jupyter_train.runtime.parallel.neighbours import Neighbours
-from jupyter_train.runtime.parallel.registry import Registry
+from jupyter_train.runtime.parallel.registry import Registry, leaves
 from jupyter_train.runtime.parallel.remarks import Remarks
 from jupyter_train.runtime.parallel.shares import Share
 from jupyter_train.runtime.parallel.sites import Site, Sites
@@ -123,6 +123,10 @@ class Reducer:
             self._say_that_it_is_whole(site, current)
         note = self._note(root, weights, share)
         handles = [node.register_prehook(_scaler(factor)) for node, factor in weights.nodes]
+        if root is not None and line.has_inputs and share is not None:
+            # A loss counts as many times as there are ranks, for the average; nobody averages these.
+            scale = _scaler(1.0 / self._ranks)
+            handles += [leaf.register_hook(lambda grad: scale([grad])[0]) for leaf in self._inputs(root)]
         if weights.root != 1.0:
             arguments = _scaled(tensors, arguments, weights.root)
         try:
@@ -205,7 +209,14 @@ class Reducer:
         self._header.check()
         self._learner.learn([root.grad_fn], self._namespaces(), str(line.site))
         line.has_learned = True
+        line.has_inputs = any(True for _ in self._inputs(root))
         return self._weigher.study(line.site, root, share, [one.mine or 1 for one in shares])
+
+    def _inputs(self, root: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Data of this rank's share that takes gradients."""
+        for leaf in leaves([root.grad_fn]):
+            if not self._is_weight(leaf) and not isinstance(leaf, torch.nn.Parameter):
+                yield leaf
 
     def _namespaces(self) -> list[Mapping[str, Any]]:
         """The names that the line which calls backward can see, its own first."""

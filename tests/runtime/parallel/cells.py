@@ -381,6 +381,16 @@ for ep in range(2):
         x.requires_grad_(True); F.cross_entropy(model(x), y).backward(); xa = (x + .1 * x.grad.sign()).detach()
         opt.zero_grad(); F.cross_entropy(model(xa), y).backward(); opt.step()
 """
+SPLIT["steps along the gradients of inputs"] = """
+loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1); w = torch.ones(10, requires_grad=True)
+for ep in range(2):
+    for x, y in loader:
+        x.requires_grad_(True); delta = torch.zeros_like(x, requires_grad=True)
+        for _ in range(2): F.cross_entropy(model((x + delta) * w), y).backward()
+        with torch.no_grad(): xa = x + 5. * x.grad + 3. * delta.grad; w -= .1 * w.grad; w.grad = None
+        opt.zero_grad(); F.cross_entropy(model(xa * w), y).backward(); opt.step()
+"""
 SPLIT["a plateau scheduler on the training loss"] = """
 loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
 model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=2.); sch = torch.optim.lr_scheduler.ReduceLROnPlateau(opt, patience=0, factor=.5); out = []
