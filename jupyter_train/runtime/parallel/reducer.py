@@ -126,7 +126,7 @@ class Reducer:
         if root is not None and line.has_inputs and share is not None:
             # A loss counts as many times as there are ranks, for the average; nobody averages these.
             scale = _scaler(1.0 / self._ranks)
-            handles += [leaf.register_hook(lambda grad: scale([grad])[0]) for leaf in self._inputs(root)]
+            handles += [leaf.register_hook(lambda grad: scale([grad])[0]) for leaf in self._inputs(root)]  # type: ignore[no-untyped-call]
         if weights.root != 1.0:
             arguments = _scaled(tensors, arguments, weights.root)
         try:
