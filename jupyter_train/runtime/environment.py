@@ -20,6 +20,7 @@ def rank_environ(job: Job, spec: RunSpec) -> dict[str, str]:
     """What a rank's environment has beside its worker's: torch.distributed's names, our marks, the user's own."""
     environ = {
         **job.marks,
+        "RANK": str(job.rank),
         "LOCAL_RANK": str(job.local_rank),
         "WORLD_SIZE": str(job.world_size),
         "LOCAL_WORLD_SIZE": str(job.local_world_size),

@@ -18,7 +18,7 @@ from jupyter_train.notebook.pace import Pace
 from jupyter_train.notebook.series import StepClock, band, divergence, metric_band, usage_band
 from jupyter_train.notebook.stage import TextStage
 from jupyter_train.notebook.throttle import Throttle
-from jupyter_train.record import Curve, Event, EventKind, RunSpec, RunView, fold, unpack_event
+from jupyter_train.record import Curve, Event, EventKind, Proof, RunSpec, RunView, Verdict, fold, unpack_event
 from tests.notebook.fakes import FakeControl, FakeRun
 
 SPEC = RunSpec(run_id="20261122-153000-ab12cd", name="digits", source="pass", ranks=2)
@@ -419,3 +419,14 @@ class TestOutput:
         line = "z" * 99 + "\n"
         shown = sum(len(throttle.shown(line * 10, now=n / 10)) for n in range(101))
         assert 9_000 <= shown <= 11_500
+
+
+@pytest.mark.parametrize(
+    ("verdict", "sign"),
+    [(Verdict.SAME, "✓"), (Verdict.DIFFERS, "✗"), (Verdict.RANDOM, "≈"), (Verdict.UNCHECKED, "○")],
+)
+def test_the_proof_stands_below_the_state_as_text(verdict: Verdict, sign: str) -> None:
+    proof = Proof(verdict=verdict, text="as one process <b>\x1b[1m")
+    bundle = make_bundle(RunView(run_id="r", proof=proof), name="n", now=0.0)
+    assert bundle["text/plain"].splitlines()[2] == f"  {sign} as one process <b>"
+    assert f"<div>{sign} as one process &lt;b&gt;</div>" in bundle["text/html"]

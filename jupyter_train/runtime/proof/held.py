@@ -54,6 +54,10 @@ _ENDS = {
     "syslog.syslog": "writes to the system's log",
 }
 _CONNECTS = frozenset({"socket.connect", "socket.bind", "socket.sendmsg"})
+_DIVERTED = ("open", "mkdir")
+_LOOKS = ("stat", "lstat", "listdir", "scandir")
+_OWN = ("remove", "unlink", "rmdir", "rename", "replace", "utime", "chmod")
+_BESIDE = ("dir_fd", "src_dir_fd", "dst_dir_fd")
 _FREE = ("/dev/null", "/dev/shm/")  # loaders hand batches over in shared memory
 
 Real = dict[str, Callable[..., Any]]
@@ -72,8 +76,7 @@ class HeldBack:
         self._scratch = str(scratch.resolve())
         self._free = (*_FREE, *(f"{path}{os.sep}" for path in ours))
         self._give_up = give_up
-        self._names = ("open", "mkdir", "stat", "listdir", "scandir")
-        self._real: Real = {name: getattr(os, name) for name in self._names}
+        self._real: Real = {name: getattr(os, name) for name in (*_DIVERTED, *_LOOKS, *_OWN)}
         self._open = builtins.open
 
     def install(self) -> None:
@@ -84,11 +87,10 @@ class HeldBack:
         os.environ["TMPDIR"] = tempfile.tempdir = self._scratch
         builtins.open = io.open = self._open_file
         os.open, os.mkdir = self._open_descriptor, self._make_folder
-        os.stat, os.listdir, os.scandir = (
-            self._or_diverted("stat"),
-            self._or_diverted("listdir"),
-            self._or_diverted("scandir"),
-        )
+        for name in _LOOKS:
+            setattr(os, name, self._or_diverted(name))
+        for name in _OWN:
+            setattr(os, name, self._of_its_own(name))
         _keep_torch_from_saving()
         sys.addaudithook(self._audit)
 
@@ -161,6 +163,8 @@ class HeldBack:
         return target
 
     def _read_from(self, path: Any) -> Any:
+        if not _is_path(path):
+            return path
         target = self._divert(path)
         return target if self._exists(target) else path
 
@@ -177,7 +181,7 @@ class HeldBack:
             try:
                 return real(path, *args, **more)
             except FileNotFoundError:
-                if isinstance(path, int):
+                if not _is_path(path):
                     raise
                 target = self._divert(path)
                 if not self._exists(target):
@@ -185,6 +189,18 @@ class HeldBack:
                 return real(target, *args, **more)
 
         return look
+
+    def _of_its_own(self, name: str) -> Callable[..., Any]:
+        """The function of that name in ``os``, for what the cell itself made; for anything else the hook ends all."""
+        real = self._real[name]
+
+        def change(path: Any, *args: Any, **more: Any) -> Any:
+            target = path if any(more.get(key) is not None for key in _BESIDE) else self._read_from(path)
+            if target is not path:
+                args = tuple(self._target(one, new=False) if _is_path(one) else one for one in args)
+            return real(target, *args, **more)
+
+        return change
 
     # -- everything else
 
@@ -194,7 +210,9 @@ class HeldBack:
             if isinstance(flags, int) and flags & _WRITES and not self._may_write(path):
                 self._give_up("writes a file")
         elif event in _CHANGES:
-            if not all(self._may_write(path) for path in args if isinstance(path, (str, bytes, os.PathLike))):
+            # Where a folder is given by a descriptor, it stands behind the path.
+            folder = args[-1] if event in ("os.remove", "os.rmdir") and args[-1] != -1 else None
+            if not all(self._may_write(path, folder) for path in args if _is_path(path)):
                 self._give_up(_CHANGES[event])
         elif event in _CONNECTS:
             if not self._may_connect(args):
@@ -205,12 +223,13 @@ class HeldBack:
         elif event in _ENDS and not (event == "sqlite3.connect" and args[0] == ":memory:"):
             self._give_up(_ENDS[event])
 
-    def _may_write(self, path: Any) -> bool:
+    def _may_write(self, path: Any, folder: int | None = None) -> bool:
         if isinstance(path, int):
             return True  # it was opened before
         try:
-            absolute = os.path.abspath(os.fsdecode(path))
-        except (TypeError, ValueError):
+            beside = os.readlink(f"/proc/self/fd/{folder}") if folder is not None else ""
+            absolute = os.path.abspath(os.path.join(beside, os.fsdecode(path)))
+        except (OSError, TypeError, ValueError):
             return False
         return self._is_inside(os.path.realpath(absolute)) or absolute.startswith(self._free)
 
@@ -218,6 +237,10 @@ class HeldBack:
         """Only sockets of its own in the scratch folder, by which loaders hand over files."""
         address = args[1] if len(args) > 1 else None
         return address is None or (isinstance(address, (str, bytes)) and self._may_write(address))
+
+
+def _is_path(given: Any) -> bool:
+    return isinstance(given, (str, bytes, os.PathLike))
 
 
 def _keep_torch_from_saving() -> None:

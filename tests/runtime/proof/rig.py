@@ -15,13 +15,13 @@ from jupyter_train.runtime.proof.judge import judge
 from jupyter_train.runtime.proof.recording import Recording
 from tests.runtime.parallel.ranks import (
     CELL,
-    PRELUDE,
     Outcome,
     Recorder,
     Way,
     _gathered,
     _in_processes,
     _new_main,
+    prelude,
     together,
 )
 
@@ -69,7 +69,7 @@ def prove(cells: Sequence[str], *, ranks: int, broken: Breakage = nothing_broken
 
     def run() -> Iterator[Outcome]:
         for cell, first in zip(cells, firsts, strict=True):
-            yield _alone(cell, first)
+            yield _alone(cell, first, single=bool(way.get("single")))
 
     (alones,) = _in_processes([run], len(cells), 100.0)
     out = []
@@ -81,7 +81,7 @@ def prove(cells: Sequence[str], *, ranks: int, broken: Breakage = nothing_broken
     return out
 
 
-def _alone(cell: str, first: int) -> Outcome:
+def _alone(cell: str, first: int, *, single: bool) -> Outcome:
     """The cell as the only rank, recording from that backward on; run to its end for its weights."""
     import random
 
@@ -93,7 +93,7 @@ def _alone(cell: str, first: int) -> Outcome:
     torch.set_num_threads(1)
     recorder, stop = Recorder(), StopFlag()
     observer = Observer(recorder, stop, CELL)
-    source = PRELUDE + textwrap.dedent(cell)
+    source = prelude(single=single) + textwrap.dedent(cell)
     namespace = _new_main(source)
     random.seed(0)
     parallel = install(
@@ -219,4 +219,21 @@ def local_statistics(parallel: Any) -> Iterator[None]:
         return normalize(self, x, (None, None), weight, bias, momentum, *rest)
 
     with _replaced(Statistics, "_normalize", local):
+        yield
+
+
+@contextlib.contextmanager
+def times(factor: float) -> Iterator[None]:
+    """All gradients are so many times as large."""
+    from jupyter_train.runtime.parallel.averaging import Averager
+
+    keep = Averager.keep
+
+    def scaled(averager: Any, plan: Any) -> None:
+        keep(averager, plan)
+        for bucket in plan.buckets:
+            if bucket.grads:
+                torch._foreach_mul_(bucket.grads, factor)
+
+    with _replaced(Averager, "keep", scaled):
         yield
