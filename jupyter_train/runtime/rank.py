@@ -228,7 +228,7 @@ class _Rank:
                         raise
                 parallel.finish()
         except BaseException as error:  # whatever a cell raises is its error
-            if isinstance(over := error if isinstance(error, StartOver) else parallel.over, StartOver):
+            if isinstance(over := parallel.reconsidered(error), StartOver):
                 parallel.fail(over)
                 whole = [asdict(one) for one in over.whole]
                 return _Outcome(Cause(kind="again", text=str(over), whole=whole))

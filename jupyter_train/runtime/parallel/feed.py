@@ -29,7 +29,7 @@ from jupyter_train.runtime.parallel.remarks import Remarks
 from jupyter_train.runtime.parallel.rng import Streams
 from jupyter_train.runtime.parallel.samples import looks_at_rank, state_of
 from jupyter_train.runtime.parallel.shares import Share, cut
-from jupyter_train.runtime.parallel.sites import Site, Sites
+from jupyter_train.runtime.parallel.sites import Site, Sites, is_left_by
 from jupyter_train.runtime.parallel.streaming import Dealer, Dealt, Order, cut_ready, in_order, like
 from jupyter_train.runtime.parallel.whole import WholeLoops, remark
 
@@ -199,8 +199,8 @@ class Pass:
         """It has ended, or was left by break."""
         if self.is_open:
             self.is_open = False
-            self.share = None
             self._feed.leave(self)
+            self.share = None
 
     def __del__(self) -> None:
         try:
@@ -243,6 +243,8 @@ class Feed:
         self._open: list[weakref.ref[Pass]] = []
         self._splitters: weakref.WeakKeyDictionary[Any, Splitter] = weakref.WeakKeyDictionary()
         self._seen: set[Site] = set()
+        self._trained: set[Site] = set()  #: loops that have come to a backward
+        self._dropped: list[Site] = []  #: split loops left by break or an error in their first batches
         self._kinds: dict[tuple[Site, ...], Loop] = {}
 
     # -- what the backward asks
@@ -265,16 +267,26 @@ class Feed:
 
     def trained(self, current: Pass) -> None:
         """A backward has come out of the batch of ``current``, and of those that are zipped with it."""
+        self._trained.add(current.site)
         for one in [ref() for ref in self._open]:
             if one is not None and one.site is current.site:
                 one.backwards += 1
 
-    def found_whole(self, error: NotSplittable) -> tuple[WholeLoop, ...]:
-        """The loops whose batches are split at the moment, which ``error`` forbids."""
+    def untried(self, error: BaseException) -> list[Site]:
+        """The loops whose batches are split, that ``error`` has left, and that never came to a backward."""
         passes = [ref() for ref in self._open]
-        return self._whole.found(
-            [one.site for one in passes if one is not None and one.share is not None], error
-        )
+        split = [one.site for one in passes if one is not None and one.share is not None]
+        return [
+            site
+            for site in dict.fromkeys([*split, *self._dropped])
+            if site not in self._trained and is_left_by(site, error)
+        ]
+
+    def found_whole(self, error: NotSplittable, sites: Sequence[Site] = ()) -> tuple[WholeLoop, ...]:
+        """The loops at ``sites``, else those whose batches are split at the moment, which ``error`` forbids."""
+        passes = [ref() for ref in self._open]
+        split = [one.site for one in passes if one is not None and one.share is not None]
+        return self._whole.found(sites or split, error)
 
     def ask_uneven(self) -> None:
         """What a loss is made of was not clear: cut the next batch unevenly."""
@@ -333,6 +345,8 @@ class Feed:
 
     def leave(self, left: Pass) -> None:
         """``left`` has ended."""
+        if left.share is not None and left.site not in self._trained and left.site not in self._dropped:
+            self._dropped.append(left.site)
         was_newest = bool(self._open) and self._open[-1]() in (None, left)
         self._open = [ref for ref in self._open if ref() not in (None, left)]
         if was_newest:

@@ -21,6 +21,7 @@ from jupyter_train.runtime.parallel.registry import Registry, leaves
 from jupyter_train.runtime.parallel.remarks import Remarks
 from jupyter_train.runtime.parallel.shares import Share
 from jupyter_train.runtime.parallel.sites import Site, Sites
+from jupyter_train.runtime.parallel.sizes import first_words, is_of_a_size
 from jupyter_train.runtime.parallel.weighing import Weigher, Weights, corrected
 
 _TRAINER = "; Trainer(devices={ranks}, strategy='ddp') shares it out"
@@ -97,9 +98,27 @@ class Reducer:
         except NotSplittable as error:
             self._give_up(error)
 
-    def _give_up(self, error: NotSplittable) -> NoReturn:
-        """The batches of the open loops must not be split: start over with those loops whole."""
-        found = () if self._feed.per_rank else self._feed.found_whole(error)
+    def blame_the_share(self, error: BaseException) -> None:
+        """The cell fails by ``error``: if it was of the size of its first share of a batch, give the attempt up instead.
+
+        Raises:
+            StartOver: the loops that are open become whole.
+        """
+        untried = self._feed.untried(error) if self.active and is_of_a_size(error) else []
+        if not untried:
+            return
+        site = self._sites.of_error(error)
+        blamed = not_splittable(
+            "a line of the cell" if site is None else str(site),
+            f"{type(error).__name__} with a part of the batch ({first_words(error)}), as where the cell relies on the "
+            "batch size that it asked for",
+            "With the size of the batch at hand (len(x)) in its place it is split",
+        )
+        self._give_up(blamed, untried)
+
+    def _give_up(self, error: NotSplittable, sites: Sequence[Site] = ()) -> NoReturn:
+        """The batches of the open loops, or of those at ``sites``, must not be split: start over with them whole."""
+        found = () if self._feed.per_rank else self._feed.found_whole(error, sites)
         if not found:
             raise error
         self._header.start_over(found)

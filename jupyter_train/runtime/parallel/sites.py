@@ -129,6 +129,17 @@ class Sites:
             self._sites[key] = self._add(site)
         return site
 
+    def of_error(self, error: BaseException) -> Site | None:
+        """The user's line that ``error`` comes from; None where no line of theirs is in its traceback."""
+        found = None
+        step = error.__traceback__
+        while step is not None:
+            code = step.tb_frame.f_code
+            if not self._foreign.setdefault(code, self._is_foreign(code)):
+                found = Site(file=code.co_filename, line=step.tb_lineno, text="")
+            step = step.tb_next
+        return found
+
     def _add(self, site: Site) -> Site:
         self._files.setdefault(site.key >> 24, site.file)
         return site
@@ -149,6 +160,17 @@ class Sites:
         """The line with that key, on whichever rank it was reached."""
         file = self._files.get(key >> 24) or _module_file(key >> 24)
         return f"line {key & 0xFFFFFF} of another file" if file is None else _place(file, key & 0xFFFFFF)
+
+
+def is_left_by(site: Site, error: BaseException) -> bool:
+    """Has ``error`` come through the function that ``site`` is in, from a line behind it?"""
+    step = error.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        if code.co_filename == site.file and code.co_firstlineno <= site.line <= step.tb_lineno:
+            return True
+        step = step.tb_next
+    return False
 
 
 def _call_text(frame: FrameType) -> str:

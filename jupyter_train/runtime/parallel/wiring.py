@@ -121,6 +121,22 @@ class Parallel:
         """The attempt is given up, whatever the cell made of that."""
         return None if self._header is None else self._header.over
 
+    def reconsidered(self, error: BaseException) -> BaseException:
+        """``error``, which the cell fails by; StartOver in its place where the cell only cannot have a share of its batch."""
+        if self.over is not None:
+            return self.over
+        if self._reducer is not None:
+            from jupyter_train.runtime.parallel.errors import NotSplittable
+            from jupyter_train.runtime.stopping import StartOver
+
+            try:
+                self._reducer.blame_the_share(error)
+            except StartOver as instead:
+                return instead
+            except NotSplittable:
+                pass  # shares are forced
+        return error
+
     def fail(self, error: BaseException) -> None:
         """The cell failed here: the others need not wait. Their error is PeerLost, or RanksDiverged if this one's is."""
         if self._header is not None:

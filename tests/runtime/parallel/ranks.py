@@ -342,7 +342,8 @@ def _one(cell: str, rank: int, way: Way, store: Any, whole: tuple[Any, ...]) -> 
         with within as outcome.seen:
             exec(compile(source, CELL, "exec"), namespace)
             parallel.finish()
-    except BaseException as error:
+    except BaseException as raised:
+        error = parallel.reconsidered(raised)
         parallel.fail(error)
         outcome.error = f"{type(error).__name__}: {error}"
         outcome.kind = type(error).__name__

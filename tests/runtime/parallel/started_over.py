@@ -199,3 +199,31 @@ for ep in range(2):
         opt.zero_grad(); loss = score.mean() + ((g.norm(2, dim=1) - 1) ** 2).mean(); loss.backward(); opt.step()
 """,
 )
+WHOLE_AGAIN["a batch size that is written down (labels, reshape)"] = (
+    "as where the cell relies on the batch size that it asked for",
+    """
+B = 16; loader = DataLoader(TensorDataset(X), batch_size=B, shuffle=True, drop_last=True)
+model = mlp(10, 16, 1); other = mlp(4, 16, 10)
+dopt = torch.optim.Adam(model.parameters(), 1e-2); gopt = torch.optim.Adam(other.parameters(), 1e-2)
+for ep in range(2):
+    for (x,) in loader:  # whole
+        real, fake = torch.ones(B, 1), torch.zeros(B, 1); x = x.reshape(B, -1)
+        made = other(torch.randn(B, 4))
+        loss = F.binary_cross_entropy_with_logits(model(x), real) + F.binary_cross_entropy_with_logits(model(made.detach()), fake)
+        dopt.zero_grad(); loss.backward(); dopt.step()
+        gopt.zero_grad(); F.binary_cross_entropy_with_logits(model(made), real).backward(); gopt.step()
+""",
+)
+WHOLE_AGAIN["a hidden state of the batch size, in a method"] = (
+    "as where the cell relies on the batch size that it asked for",
+    """
+class Net(nn.Module):
+    def __init__(self): super().__init__(); self.rnn = nn.GRU(2, 8, batch_first=True); self.out = nn.Linear(8, 3)
+    def forward(self, x, h): return self.out(self.rnn(x, h)[0][:, -1])
+loader = DataLoader(TensorDataset(X.view(N, 5, 2), Y), batch_size=16, shuffle=True, drop_last=True)
+model = Net(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for ep in range(2):
+    for x, y in loader:  # whole
+        opt.zero_grad(); F.cross_entropy(model(x, torch.zeros(1, 16, 8)), y).backward(); opt.step()
+""",
+)

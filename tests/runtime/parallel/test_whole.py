@@ -140,3 +140,29 @@ def test_the_last_resort_is_every_loop() -> None:
     assert remark(known, site(12)).startswith(
         "again and again …, so every rank computes the loop of line 12 whole"
     )
+
+
+def test_an_error_of_sizes_that_one_process_has_too_is_shown_as_there() -> None:
+    cell = """
+    loader = DataLoader(TensorDataset(X, Y), batch_size=16)
+    model = mlp(11); opt = torch.optim.SGD(model.parameters(), lr=.1)
+    for x, y in loader:
+        opt.zero_grad(); F.cross_entropy(model(x), y).backward(); opt.step()
+    """
+    for rank in on_ranks(cell, 2):
+        assert rank.attempts == 2
+        assert rank.error.startswith("RuntimeError: mat1 and mat2 shapes cannot be multiplied (16x10 and 11x32)")
+
+
+def test_an_error_after_the_first_backward_does_not_start_over() -> None:
+    cell = (
+        SETUP
+        + """
+for x, y in loader:
+    opt.zero_grad(); loss = crit(model(x), y); loss.backward(); opt.step()
+    x.view(16, 3)
+"""
+    )
+    for rank in on_ranks(cell, 2):
+        assert rank.attempts == 1
+        assert rank.error.startswith("RuntimeError: shape '[16, 3]' is invalid")
