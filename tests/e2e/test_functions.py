@@ -358,5 +358,5 @@ def test_a_count_in_a_function_is_named_by_its_cell(notebook: Notebook) -> None:
     )
     assert counted.error is None, counted.all_text
     assert re.search(
-        r"Cell In\[\d+\], line 7: `correct \+= .*` adds up this rank's share", counted.all_text
+        r"of all ranks: `correct \+= train\.sum\(.*\)` \(Cell In\[\d+\], line 7\)", counted.all_text
     ), counted.all_text

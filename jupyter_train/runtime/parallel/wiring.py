@@ -400,10 +400,10 @@ def _name_counters(remarks: Remarks, done: set[Site], trained: Pass, site: Site)
     if trained.site in done or trained.share is None:
         return
     done.add(trained.site)
-    from jupyter_train.runtime.parallel.counters import counters
+    from jupyter_train.runtime.parallel.counters import counters, sentence
     from jupyter_train.runtime.parallel.sites import loss_name
 
     source = linecache.getlines(trained.site.file)
-    for one in counters(source, loop_line=trained.site.line, losses={loss_name(site.text)}):
-        where = site.beside(one.line)
-        remarks.say(f"{where}: `{one.text}` adds up this rank's share of each batch only; {one.fix}")
+    found = counters(source, loop_line=trained.site.line, losses={loss_name(site.text)})
+    if found:
+        remarks.say(sentence(found, trained.site.beside))

@@ -197,4 +197,4 @@ def test_shares_counted_by_hand_are_named_with_the_fix() -> None:
     one, _ = on_ranks(cell, 2)
     assert one.out == pytest.approx(wanted.out, rel=1e-9)
     (remark,) = one.remarks
-    assert "correct += train.sum((z.argmax(1) == y).sum().item())" in remark
+    assert "`correct += train.sum((z.argmax(1) == y).sum().item())` (line " in remark
