@@ -149,18 +149,16 @@ def _updated(known: Provenance, value: ast.expr, *, is_meter: bool) -> str:
 def _progress(known: Provenance, statement: ast.stmt) -> Iterator[Counter]:
     """``(batch + 1) * len(x)``, how far the loop has come."""
     for node in ast.walk(statement):
-        is_product = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
-        if is_product and names(node) & known.index and known.counts_samples(node):
+        if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)):
+            continue
+        if names(node) & known.index and known.counts_samples(node):
             yield Counter(line=statement.lineno, text=ast.unparse(node), fix=_with_sum(known, node))
             return
 
 
 def _trains_sometimes(loop: ast.For | ast.AsyncFor) -> bool:
     """Its backward stands below a condition, as in one loop for training and validation."""
-    for node in ast.walk(loop):
-        if isinstance(node, ast.If) and "backward(" in ast.unparse(node):
-            return True
-    return False
+    return any(isinstance(node, ast.If) and "backward(" in ast.unparse(node) for node in ast.walk(loop))
 
 
 def _own_text(statement: ast.stmt) -> str:
