@@ -1,4 +1,4 @@
-"""``python -m benchmarks start|log|throughput|capture|import [--json] [--repeat N]``"""
+"""``python -m benchmarks start|log|throughput|capture|check|import [--json] [--repeat N]``"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from benchmarks import capture, load_ext, log, start, throughput
+from benchmarks import capture, check, load_ext, log, start, throughput
 from benchmarks.models import MODELS
 from benchmarks.report import Row
 
@@ -15,6 +15,7 @@ MEASURES: dict[str, Callable[..., Iterator[Row]]] = {
     "log": log.measure,
     "throughput": throughput.measure,
     "capture": capture.measure,
+    "check": check.measure,
     "import": load_ext.measure,
 }
 _HELP = {
@@ -22,6 +23,7 @@ _HELP = {
     "log": f"cost of train.log(loss=x), against tensorboard ({log.ROUNDS} rounds of {log.CALLS} calls)",
     "throughput": f"steps/s and CPU per step of a CNN, an MLP or a transformer, against DDP ({throughput.PAIRS} pairs)",
     "capture": f"a cell over {capture.MEGABYTES} MB: bytes sent, time to start, memory ({capture.ROUNDS} rounds)",
+    "check": f"first step with --check and with --no-check ({check.PAIRS} pairs)",
     "import": f"what %%load_ext adds to plain IPython ({load_ext.PAIRS} pairs)",
 }
 
