@@ -49,10 +49,11 @@ class Taking:
         """
         current = self._feed.current
         share = current.share if current is not None else None
-        if share is None:
+        asked = [inputs] if isinstance(inputs, torch.Tensor) else list(inputs)
+        if share is None or _are_traced(asked):
             yield given
             return
-        self._check(site, [inputs] if isinstance(inputs, torch.Tensor) else list(inputs), share)
+        self._check(site, asked, share)
         root = self._total(site, outputs, share)
         if root is None or root.grad_fn is None or not _is_plain_number(given):
             yield given  # of each sample by itself, as far as anybody can tell
@@ -122,6 +123,12 @@ def without_transforms() -> Iterator[None]:
         return
     with guard():
         yield
+
+
+def _are_traced(tensors: Sequence[Any]) -> bool:
+    """There are no numbers in them: torch.compile works out what a backward will be."""
+    kinds = (torch.Tensor, torch.nn.Parameter)
+    return any(isinstance(one, torch.Tensor) and type(plain(one)) not in kinds for one in tensors)
 
 
 def _of_weights(site: Site) -> Exception:
