@@ -183,7 +183,7 @@ spectral = Spectral(); model = spectral.out; opt = torch.optim.SGD(spectral.para
 for ep in range(2):
     for x, y in loader:  # whole
         opt.zero_grad(); loss = F.cross_entropy(spectral(x), y); loss.backward(); opt.step()
-other = spectral.w.detach().clone()
+spectrum = spectral.w.detach().clone()
 """,
 )
 WHOLE_AGAIN["a gradient penalty through a BatchNorm"] = (

@@ -21,8 +21,8 @@ TOLERANCE = 1e-9
 def table(request: pytest.FixtureRequest) -> dict[str, tuple[Outcome, Sequence[Outcome]]]:
     """Each cell, plainly and on ranks, in two starts of processes for all of them."""
     cells = {name: cell for name, (_, cell) in WHOLE_AGAIN.items()} | OF_SAMPLES
-    ranks = together(list(cells.values()), Way(ranks=request.param, keep=("other",)))
-    one = plainly(list(cells.values()), keep=("other",))
+    ranks = together(list(cells.values()), Way(ranks=request.param, keep=("spectrum",)))
+    one = plainly(list(cells.values()), keep=("spectrum",))
     return {name: (one[number], [rank[number] for rank in ranks]) for number, name in enumerate(cells)}
 
 
@@ -38,8 +38,8 @@ def test_the_cell_is_started_over_and_trains_as_one_process(
         assert rank.attempts == 1 + needs
         assert difference(one.weights, rank.weights) < TOLERANCE
         assert rank.out == one.out
-        if one.names["other"] is not None:
-            assert (rank.names["other"] - one.names["other"]).abs().max() < TOLERANCE
+        if one.names["spectrum"] is not None:
+            assert (rank.names["spectrum"] - one.names["spectrum"]).abs().max() < TOLERANCE
     said = [text for text in ranks[0].remarks if "whole: right, but not faster" in text]
     if not needs:
         assert not said
