@@ -345,7 +345,7 @@ class Office:
             tell=lambda payload: self._tell_proof(link, payload),
             gone=lambda _: self._shadow_gone(attempt),
         )
-        shadow.start(first=int(told["first"]), took_s=float(told["took_s"]))
+        shadow.start(first=int(told["first"]), took_s=float(told["took_s"]), began=float(told["began"]))
 
     def _shadow_gone(self, attempt: Attempt) -> None:
         self._shadows.pop(attempt, None)

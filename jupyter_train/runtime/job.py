@@ -21,6 +21,7 @@ class Shadowing:
     first: int  #: number of the first backward to compare
     ranks: int  #: of the run that it is the shadow of
     recording: str  #: file in which rank 0 leaves what it recorded
+    began: float  #: unix time at which rank 0 began the cell
     scratch: str  #: folder for what the cell writes
 
 

@@ -11,12 +11,16 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from jupyter_train.errors import TrainError
 from jupyter_train.home import content_folder, home
+from jupyter_train.runtime.proof.keeper import SCRATCH
+from jupyter_train.runtime.proof.recording import recording_file
 from jupyter_train.runtime.sharedmemory import PREFIX, SHARED_MEMORY
 from jupyter_train.runtime.spool import spool_name
 from jupyter_train.transport.content import ContentStore
@@ -81,12 +85,17 @@ def sweep(now: float | None = None) -> list[Path]:
     """Remove what processes left that were killed: files beside ranks, names of shared memory; what was removed."""
     now = time.time() if now is None else now
     old = [(path, ABANDONED_S) for path in (home() / "runs").glob(f"*/{spool_name('*', '*')}")]
+    old += [(path, ABANDONED_S) for path in (home() / "runs").glob(f"*/{recording_file(Path(), '*')}")]
     old += [(path, NAMED_S) for path in SHARED_MEMORY.glob(f"{PREFIX}*")]
+    old += [(path, NAMED_S) for path in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*")]
     removed = []
     for path, age_s in old:
         with contextlib.suppress(OSError):  # another worker was quicker
             found = path.lstat()
             if found.st_uid == os.getuid() and now - found.st_mtime > age_s:
-                path.unlink()
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
                 removed.append(path)
     return removed

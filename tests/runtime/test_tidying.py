@@ -40,6 +40,7 @@ def test_what_killed_processes_left_goes_once_nobody_can_use_it(
 ) -> None:
     monkeypatch.setenv("JUPYTER_TRAIN_HOME", str(tmp_path))
     monkeypatch.setattr(tidying, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     run = tmp_path / "runs" / "20261122-153000-ab12cd"
     run.mkdir(parents=True)
     long_ago = time.time() - ABANDONED_S - 60
@@ -53,8 +54,13 @@ def test_what_killed_processes_left_goes_once_nobody_can_use_it(
     for path in (spool, memory, *kept):
         path.write_bytes(b"")
         os.utime(path, (long_ago, long_ago))
+    scratch, recording = tmp_path / "jupyter-train-shadow-x-1", run / "proof-1.bin"
+    (scratch / "files").mkdir(parents=True)
+    recording.touch()
+    for path in (scratch, recording):
+        os.utime(path, (long_ago, long_ago))
     for path in kept[1:3]:
         os.utime(path)
 
-    assert sorted(sweep()) == sorted([spool, memory])
+    assert sorted(sweep()) == sorted([spool, memory, scratch, recording])
     assert all(path.exists() for path in kept)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jupyter_train.runtime.job import Job
     from jupyter_train.runtime.observe import Observer
     from jupyter_train.runtime.parallel import Parallel
+    from jupyter_train.runtime.parallel.sites import Site
     from jupyter_train.runtime.proof.witness import Witness
     from jupyter_train.runtime.recorder import Recorder
 
@@ -31,6 +32,7 @@ class Asking:
         self._spec: RunSpec = job.run_spec
         self._recorder = recorder
         self._witness: Witness | None = None
+        self._observer: Observer | None = None
         self._asked = False
         self._written = False
         self._began = time.monotonic()
@@ -51,10 +53,30 @@ class Asking:
             return
         self._began = time.monotonic()
         self._witness = watch_rank(observer, parallel, begun=self._begun, full=self._full)
+        self._observer = observer
+        observer.witness = self
+
+    def backward(self, site: Site, tensors: Any, loss: Any) -> None:
+        """See `Witness`; an odd tensor that cannot be sampled costs the proof, not the run."""
+        witness = self._witness
+        if witness is None:
+            return
+        try:
+            witness.backward(site, tensors, loss)
+            if not witness.is_full:
+                return
+        except Exception as error:
+            self._written = True
+            self._tell(
+                unchecked(f"what the ranks did could not be recorded: {type(error).__name__}: {error}")
+            )
+        self._witness = None
+        if self._observer is not None:
+            self._observer.witness = None
 
     def finish(self) -> None:
         """The cell has ended: what was recorded is all that there will be."""
-        witness = self._witness
+        witness, self._witness = self._witness, None
         if witness is None:
             return
         if self._asked:
@@ -64,7 +86,8 @@ class Asking:
 
     def _begun(self, number: int) -> None:
         self._asked = True
-        self._say({"first": number, "took_s": time.monotonic() - self._began})
+        took_s = time.monotonic() - self._began
+        self._say({"first": number, "took_s": took_s, "began": time.time() - took_s})
 
     def _full(self, recording: Recording) -> None:
         if self._written:

@@ -37,10 +37,6 @@ def watch_rank(
         begun(number)
         return True
 
-    def ended(recording: Recording) -> None:
-        observer.witness = None
-        full(recording)
-
     known: set[int] = set()
 
     def keeps(tensor: object) -> bool:
@@ -48,7 +44,7 @@ def watch_rank(
         return id(tensor) in known
 
     observer.witness = witness = Witness(
-        sites=observer.sites, begins=begins, keeps=keeps, others=lambda: parallel.parameters, full=ended
+        sites=observer.sites, begins=begins, keeps=keeps, others=lambda: parallel.parameters, full=full
     )
     return witness
 
@@ -70,6 +66,7 @@ class Solo:
             sites=observer.sites,
             begins=lambda number: number == first,
             full=lambda _: full(self.recording),
+            keeps_modules=True,
         )
         self._count = 0
         observer.witness = self

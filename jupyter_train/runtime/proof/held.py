@@ -12,6 +12,7 @@ from __future__ import annotations
 import builtins
 import errno
 import io
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -70,9 +71,18 @@ class HeldBack:
         scratch: an empty folder.
         ours: folders of our own, in which loading a capture marks files as used.
         give_up: ends this process, told what the cell was about to do.
+        began: unix time since when a file that changes is another than the ranks have read.
     """
 
-    def __init__(self, scratch: Path, ours: Iterable[Path], give_up: Callable[[str], NoReturn]) -> None:
+    def __init__(
+        self,
+        scratch: Path,
+        ours: Iterable[Path],
+        give_up: Callable[[str], NoReturn],
+        *,
+        began: float = math.inf,
+    ) -> None:
+        self._began = began
         self._scratch = str(scratch.resolve())
         self._free = (*_FREE, *(f"{path}{os.sep}" for path in ours))
         self._give_up = give_up
@@ -209,6 +219,10 @@ class HeldBack:
             path, _, flags = args
             if isinstance(flags, int) and flags & _WRITES and not self._may_write(path):
                 self._give_up("writes a file")
+            elif isinstance(flags, int) and not flags & _WRITES and self._is_news(path):
+                self._give_up(
+                    f"reads {os.path.basename(os.fsdecode(path))}, which has changed since the run began"
+                )
         elif event in _CHANGES:
             # Where a folder is given by a descriptor, it stands behind the path.
             folder = args[-1] if event in ("os.remove", "os.rmdir") and args[-1] != -1 else None
@@ -232,6 +246,18 @@ class HeldBack:
         except (OSError, TypeError, ValueError):
             return False
         return self._is_inside(os.path.realpath(absolute)) or absolute.startswith(self._free)
+
+    def _is_news(self, path: Any) -> bool:
+        """The ranks, or somebody else, have written that file since the run began."""
+        if not _is_path(path) or self._may_write(path):
+            return False
+        absolute = os.path.abspath(os.fsdecode(path))
+        if absolute.endswith(".pyc") or absolute.startswith(("/proc/", "/sys/", "/dev/")):
+            return False
+        try:
+            return bool(self._real["stat"](absolute).st_mtime > self._began)
+        except OSError:
+            return False
 
     def _may_connect(self, args: tuple[Any, ...]) -> bool:
         """Only sockets of its own in the scratch folder, by which loaders hand over files."""

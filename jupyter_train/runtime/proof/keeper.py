@@ -36,6 +36,7 @@ SCRATCH = "jupyter-train-shadow-"  #: beginning of the names of scratch folders
 TIMES, MORE_S, MOST_S = 5.0, 300.0, 1800.0
 #: At the end of a run it is waited for: this part of the run's time, within these bounds.
 PART_OF_RUN, LEAST_WAIT_S, MOST_WAIT_S = 0.1, 1.0, 3.0
+ASKED_WAIT_S = 20.0  #: where the user has asked for a verdict
 
 
 def patience_s(took_s: float) -> float:
@@ -44,8 +45,8 @@ def patience_s(took_s: float) -> float:
 
 
 def wait_s(run_s: float, *, is_asked: bool) -> float:
-    """Seconds that the end of a run of ``run_s`` waits for its shadow, all that it may where the user asked for it."""
-    return MOST_WAIT_S if is_asked else min(MOST_WAIT_S, max(LEAST_WAIT_S, PART_OF_RUN * run_s))
+    """Seconds that the end of a run of ``run_s`` waits for its shadow."""
+    return ASKED_WAIT_S if is_asked else min(MOST_WAIT_S, max(LEAST_WAIT_S, PART_OF_RUN * run_s))
 
 
 #: A shadow is started where so many times its rank's memory are free, and this much is left then.
@@ -86,19 +87,20 @@ class Keeper:
         self._timers: list[asyncio.TimerHandle] = []
         self._waiting: list[Callable[[], None]] = []
 
-    def start(self, *, first: int, took_s: float) -> None:
-        """Fork it, in the background."""
+    def start(self, *, first: int, took_s: float, began: float) -> None:
+        """Fork it, in the background. See `Shadowing`; rank 0 took ``took_s`` to its first step that is compared."""
         loop = asyncio.get_running_loop()
         limit_s = patience_s(took_s)
         reason = f"one process took longer than {limit_s:.0f} s to the first steps"
         self._timers.append(loop.call_later(limit_s, self.end, reason))
-        self._task = loop.create_task(self._launch(first))
+        self._task = loop.create_task(self._launch(first, began))
 
-    async def _launch(self, first: int) -> None:
+    async def _launch(self, first: int, began: float) -> None:
         shadowing = Shadowing(
             first=first,
             ranks=self._rank_job.world_size,
             recording=str(self._recording),
+            began=began,
             scratch=str(self._scratch),
         )
         job = replace(

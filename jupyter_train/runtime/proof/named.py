@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from types import FrameType
 from typing import Any
 
@@ -93,21 +94,22 @@ def _walk(named: Named, name: str, value: Any) -> int:
             if one.is_leaf and one.requires_grad:
                 named.add_parameter(label, one)
         elif depth:
-            stack.extend((inner, held, depth - 1) for inner, held in _inside(label, one))
+            room = MOST_ITEMS - seen - len(stack)
+            stack.extend((inner, held, depth - 1) for inner, held in _inside(label, one, max(0, room)))
     return seen
 
 
-def _inside(label: str, value: Any) -> list[tuple[str, Any]]:
-    """What a small container or an object of the user's holds, the first last."""
+def _inside(label: str, value: Any, most: int) -> list[tuple[str, Any]]:
+    """What a container or an object of the user's holds, the first last; no numbers and texts, and ``most`` things."""
     if isinstance(value, (list, tuple)):
-        held = [(f"{label}[{number}]", one) for number, one in enumerate(value[:MOST_ITEMS])]
+        held = [(f"{label}[{number}]", one) for number, one in enumerate(value[:most])]
     elif isinstance(value, dict):
-        held = [(f"{label}[{key!r}]", one) for key, one in list(value.items())[:MOST_ITEMS]]
+        held = [(f"{label}[{key!r}]", one) for key, one in islice(value.items(), most)]
     elif type(value).__module__ == "__main__" and hasattr(value, "__dict__"):
-        held = [(f"{label}.{key}", one) for key, one in list(vars(value).items())[:MOST_ITEMS]]
+        held = [(f"{label}.{key}", one) for key, one in islice(vars(value).items(), most)]
     else:
         return []
-    return held[::-1]
+    return [(name, one) for name, one in held[::-1] if not isinstance(one, (int, float, str, bytes))]
 
 
 def _add_leaves(named: Named, roots: Iterable[torch.Tensor]) -> None:

@@ -146,7 +146,7 @@ class _Shadow:
         root = Path(self._job.home)
         ours = (content_folder(root), root / "sources")
         fence([str(scratch), *map(str, ours), "/dev", "/proc/self"])
-        HeldBack(scratch, ours, self._give_up).install()
+        HeldBack(scratch, (*ours, self._job.folder), self._give_up, began=self._shadowing.began).install()
 
     def _load(self, namespace: dict[str, Any], device: str) -> Any:
         from jupyter_train.transport.content import ContentStore

@@ -25,6 +25,7 @@ class Witness:
         keeps: whether a plain tensor that takes gradients is a parameter rather than data.
         others: all parameters that should have been found.
         full: called once, when the last step was recorded.
+        keeps_modules: hold on to the modules that the cell names.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class Witness:
         keeps: Callable[[torch.Tensor], bool] = lambda tensor: True,
         others: Callable[[], Iterable[torch.Tensor]] = tuple,
         full: Callable[[Recording], None] = lambda recording: None,
+        keeps_modules: bool = False,
     ) -> None:
         self._sites = sites
         self._begins = begins
         self._keeps = keeps
         self._others = others
         self._full = full
+        self._keeps_modules = keeps_modules
         self._count = 0
         self._nameless = 0
         self.steps: list[Step] = []
@@ -80,7 +83,7 @@ class Witness:
         }
         graded = {name: tensor.grad for name, tensor in parameters.items() if tensor.grad is not None}
         first = not self.steps
-        if first:
+        if first and self._keeps_modules:
             self.modules = named.modules
         step = Step(
             number=self._count,

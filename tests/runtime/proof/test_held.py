@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import textwrap
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -27,7 +29,8 @@ def _held(code: str, scratch: Path, how: str, answer: int) -> None:
     if how == "fence":
         fence.fence([str(scratch), "/dev", "/proc/self"])
     else:
-        HeldBack(scratch, (), lambda what: tell({"gave up": what})).install()
+        began = time.time() - 3600 if how == "later" else math.inf
+        HeldBack(scratch, (), lambda what: tell({"gave up": what}), began=began).install()
     names: dict[str, object] = {"os": os, "Path": Path, "scratch": str(scratch), "out": None}
     exec(textwrap.dedent(code), names)
     tell(names["out"])
@@ -133,6 +136,12 @@ def test_anything_else_that_would_be_noticed_ends_it(
     run: Callable[..., object], code: str, what: str
 ) -> None:
     assert run(code) == {"gave up": what}
+
+
+def test_what_the_ranks_may_have_written_meanwhile_is_not_read(run: Callable[..., object]) -> None:
+    gave_up = {"gave up": "reads data.txt, which has changed since the run began"}
+    assert run("out = open('data.txt').read()", "later") == gave_up
+    assert run("open('own', 'w').write('x'); out = open('own').read()", "later") == "x"
 
 
 def test_temporary_folders_and_processes_of_its_own_are_free(run: Callable[..., object]) -> None:
