@@ -169,6 +169,7 @@ class Averager:
         if bucket.parts and self._neighbours is not None:
             if not self._neighbours.wait(self._tag):
                 self._header.part()
+            bucket.add_up()
         else:
             self._groups.wait(bucket.work)
 
@@ -223,7 +224,8 @@ class Averager:
         """Put the averages in place of the gradients."""
         with torch.no_grad():
             for bucket in plan.buckets:
-                bucket.keep()
+                if bucket.grads:
+                    torch._foreach_copy_(bucket.grads, bucket.averages)
 
     def scale(self, plan: Plan, factor: float) -> None:
         """This rank's gradients counted otherwise than supposed: make them right before they are averaged again."""
@@ -313,9 +315,9 @@ class Averager:
             for bucket in plan.buckets:
                 if not bucket.lacks:
                     continue
-                for place, number in enumerate(bucket.numbers):
+                for number, view in zip(bucket.numbers, bucket.reduced.views, strict=True):
                     if parameters[number].grad is None:
-                        parameters[number].grad = bucket.average(place)
+                        parameters[number].grad = view.clone()
 
     # -- the last net
 

@@ -7,7 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.utils.data import (
@@ -22,14 +22,14 @@ from torch.utils.data import (
 from torch.utils.data.distributed import DistributedSampler
 
 from jupyter_train.record import WholeLoop
-from jupyter_train.runtime.parallel.errors import NotSplittable
+from jupyter_train.runtime.parallel.errors import NotSplittable, not_splittable
 from jupyter_train.runtime.parallel.loops import Loop, begins_a_loop, consumers, kind_of
 from jupyter_train.runtime.parallel.patches import Patches
 from jupyter_train.runtime.parallel.remarks import Remarks
 from jupyter_train.runtime.parallel.rng import Streams
 from jupyter_train.runtime.parallel.samples import looks_at_rank, state_of
 from jupyter_train.runtime.parallel.shares import Share, cut
-from jupyter_train.runtime.parallel.sites import Site, Sites, is_left_by
+from jupyter_train.runtime.parallel.sites import Site, Sites, drains, is_left_by
 from jupyter_train.runtime.parallel.streaming import Dealer, Dealt, Order, cut_ready, in_order, like
 from jupyter_train.runtime.parallel.whole import WholeLoops, remark
 
@@ -142,6 +142,7 @@ class Pass:
         # What a stream draws while it is read here must not depend on this rank's share.
         self._reads_here = isinstance(loader.dataset, IterableDataset) and not loader.num_workers
         self.is_open = True
+        self._is_new = True
 
     def __iter__(self) -> Pass:
         return self
@@ -167,11 +168,27 @@ class Pass:
         if not torch.is_grad_enabled() and not self.splits:
             with feed.streams.shared():
                 return self._next()
-        if self.backwards and self.loop is Loop.UNKNOWN and self._cutting is not None:
+        # Beside a batch that is split, as of labelled and bare samples, a whole one would count otherwise.
+        trains = self.backwards or feed.share is not None
+        if trains and self.loop is Loop.UNKNOWN and self._cutting is not None:
             self._cutting.splits = True
+        if self._is_new:
+            self._is_new = False
+            if self.splits and feed.is_drained():
+                self._read_whole()
         if self.is_open:
             feed.enter(self)
         return self._next()
+
+    def _read_whole(self) -> None:
+        """Its batches are all drawn before the first of them is used: who has which share would be forgotten by then."""
+        cutting = self._cutting
+        assert cutting is not None
+        if cutting.cuts:  # its workers have them already
+            self._feed.enter(self)
+            self._feed.give_up(not_splittable(str(self.site), _DRAINED, _DRAINED_FIX))
+        cutting.splits = False
+        self._feed.say_whole(self.site, _DRAINED)
 
     def _next(self) -> Any:
         feed = self._feed
@@ -236,12 +253,14 @@ class Feed:
         self.fetched = fetched
         self.active = True
         self.wants_uneven = False
+        self.give_up: Callable[[NotSplittable], NoReturn] = _raised
         self._is_reading = False
         self._sites = sites
         self._remarks = remarks
         self._whole = whole
         self._open: list[weakref.ref[Pass]] = []
         self._splitters: weakref.WeakKeyDictionary[Any, Splitter] = weakref.WeakKeyDictionary()
+        self._seen: set[Site] = set()
         self._trained: set[Site] = set()  #: loops that have come to a backward
         self._dropped: list[Site] = []  #: split loops left by break or an error in their first batches
         self._kinds: dict[tuple[Site, ...], Loop] = {}
@@ -256,6 +275,15 @@ class Feed:
             if newest is not None:
                 return newest
             self._open.pop()
+        return None
+
+    @property
+    def share(self) -> Share | None:
+        """The share of the batch that is being worked on, or of one that an outer loop still works on."""
+        for ref in reversed(self._open):
+            one = ref()
+            if one is not None and one.share is not None:
+                return one.share
         return None
 
     @property
@@ -284,7 +312,7 @@ class Feed:
     def found_whole(self, error: NotSplittable, sites: Sequence[Site] = ()) -> tuple[WholeLoop, ...]:
         """The loops at ``sites``, else those whose batches are split at the moment, which ``error`` forbids."""
         passes = [ref() for ref in self._open]
-        split = [one.site for one in passes if one is not None and one.share is not None]
+        split = [one.site for one in passes if one is not None and (one.splits or one.share is not None)]
         return self._whole.found(sites or split, error)
 
     def ask_uneven(self) -> None:
@@ -370,15 +398,17 @@ class Feed:
                 loop = Loop.READS  # a trainer's own loop: what it logs and watches would be this rank's share
         deals_itself = _has_own_shares(loader)
         known = None if self.per_rank else self._whole.of(site)
-        why = "each rank has its own samples" if deals_itself else _why_whole(loader)
+        why = _DRAINED if loop is Loop.TRAINS and drains(site.text) else ""
+        why = why or ("each rank has its own samples" if deals_itself else _why_whole(loader))
         if known is not None and not why:
             why = known.why
         splitter = cutting = None
         splits = loop is Loop.TRAINS and not why
         if not why:
-            # In every pass, though the first would do: a run that is taken up again cuts as the one before it did.
-            cutting = Cutting(splits=splits, uneven_first=splits)
+            cutting = Cutting(splits=splits, uneven_first=splits and site not in self._seen)
             splitter = self._splitter(loader, cutting)
+            if splits:
+                self._seen.add(site)
         if deals_itself and loop is Loop.TRAINS:
             self._remarks.say(
                 f"{site}: this loader's data set or sampler deals samples out by rank: each rank trains on what it is "
@@ -393,7 +423,7 @@ class Feed:
                 "batches: right, but not faster"
             )
         elif why and loop is Loop.TRAINS:
-            self._remarks.say(f"{site}: {why}, so every rank trains on whole batches: right, but not faster")
+            self.say_whole(site, why)
         with self.reading(shared=True):
             inner = self._make(loader, splitter, original)
         return Pass(
@@ -406,6 +436,15 @@ class Feed:
             why=why,
             deals_itself=deals_itself and loop is Loop.TRAINS,
         )
+
+    def say_whole(self, site: Site, why: str) -> None:
+        """A loop that trains is not split."""
+        self._remarks.say(f"{site}: {why}, so every rank trains on whole batches: right, but not faster")
+
+    def is_drained(self) -> bool:
+        """Whoever asks for a batch now will ask for all before it uses one."""
+        frame = self._sites.frame(3)
+        return frame is not None and drains(self._sites.of(frame).text)
 
     def _splitter(self, loader: Any, cutting: Cutting) -> Splitter | None:
         """What stands in for the loader's batch sampler, with the newest pass's ``cutting``; None where its data set batches."""
@@ -466,6 +505,14 @@ class Feed:
         if self.per_rank:
             count = DataLoader.__len__
             patches.replace(DataLoader, "__len__", lambda loader: self.length(loader, count))
+
+
+_DRAINED = "all batches are drawn before the first of them is used"
+_DRAINED_FIX = "It is split where the loop reads the loader itself"
+
+
+def _raised(error: NotSplittable) -> NoReturn:
+    raise error
 
 
 class WorkerInit:

@@ -21,6 +21,28 @@ def factor(node: Any) -> torch.Tensor | float | None:
     return None
 
 
+def scaled(node: Any) -> list[tuple[Any, float]]:
+    """What ``node`` is a multiple of: each node below it on the way through numbers, and by how much.
+
+    For ``(loss / 4).backward()`` the node of ``loss`` and 0.25.
+    """
+    out = []
+    product = 1.0
+    while node is not None and node.name() in ("MulBackward0", "DivBackward0"):
+        value = factor(node)
+        below = [child for child, _ in node.next_functions if child is not None]
+        divides = node.name().startswith("Div")
+        if value is None or len(below) != 1 or (divides and node.next_functions[0][0] is None):
+            break
+        number = float(value)
+        if not number or not math.isfinite(number):
+            break
+        product = product / number if divides else product * number
+        node = below[0]
+        out.append((node, product))
+    return out
+
+
 def is_tensor_like(value: torch.Tensor | float, node: Any) -> bool:
     """``value`` was a tensor in the cell, not a number of Python; in float64 the two look the same."""
     kept = node._input_metadata

@@ -59,6 +59,7 @@ class Reading:
     digest: int  #: 31 bits of the structure
     judged: frozenset[tuple[int, ...]] = frozenset()  #: shapes taken to have the batch in them
     doubt: tuple[str, str] | None = None
+    pairs: frozenset[tuple[int, int]] = frozenset()  #: nodes with all pairs of a batch, perhaps
 
 
 class Path(NamedTuple):

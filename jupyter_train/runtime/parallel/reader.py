@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NoReturn
 
 from jupyter_train.runtime.parallel.graph import dims as dims_of
@@ -12,6 +12,7 @@ from jupyter_train.runtime.parallel.loss import Part, Path, Reading, Term, refus
 
 MOST_VISITS = 400
 MOST_TERMS = 16
+_REDUCES, _BELOW = -1, -2  #: beginnings of what is judged besides shapes
 _SCALAR_LINEAR = (
     "AddBackward0", "SubBackward0", "RsubBackward1", "NegBackward0", "ToCopyBackward0", "ViewBackward0",
     "UnsafeViewBackward0", "ReshapeAliasBackward0", "SqueezeBackward0", "SqueezeBackward1", "UnsqueezeBackward0",
@@ -45,6 +46,7 @@ class Reader:
         self._terms: list[Term] = []
         self._visits: list[tuple[str, Part]] = []
         self._doubt: tuple[str, str] | None = None
+        self._pairs: frozenset[tuple[int, int]] = frozenset()
 
     def read(self, root: Any) -> None:
         """Classify what can be reached from ``root``.
@@ -53,6 +55,7 @@ class Reader:
             NotSplittable: by what it is.
         """
         stack: list[tuple[Any, Path]] = [(root, Path())]
+        self._pairs = self._paired(root)
         while stack:
             node, path = stack.pop()
             part = self._part(node)
@@ -76,6 +79,7 @@ class Reader:
             digest=digest,
             judged=frozenset(self._judged),
             doubt=self._doubt,
+            pairs=self._pairs,
         )
 
     def _part(self, node: Any) -> Part:
@@ -84,6 +88,8 @@ class Reader:
             return Part.WEIGHTS
         out = shape(node)
         reduction = getattr(node, "_saved_reduction", 0)
+        if reduction in (1, 2) and self._is_of_no_batch(node):
+            return Part.WEIGHTS
         if reduction == 1:
             self._check_pairs(node)
             return Part.WEIGHTED if name.startswith("NllLoss") else Part.MEAN
@@ -175,6 +181,40 @@ class Reader:
                 return False
         return True
 
+    def _is_of_no_batch(self, node: Any) -> bool:
+        """What ``node``, a loss of torch, averages is the same on every rank: a few points of one's own, beside the batch.
+
+        Raises:
+            NotSplittable: it has no batch in it any more, and what it was made of has: a covariance for instance.
+        """
+        dims = dims_of(node)
+        reduces, below = (_REDUCES, *dims), (_BELOW, _shapes_below(node))
+        if not dims or self._batch_sizes == [1]:
+            return False  # a share of one sample shows nothing
+        self._judged.update((reduces, below))
+        if reduces not in self._fixed:
+            return False
+        if below not in self._fixed:
+            self._refuse("averages what was put together from the samples of a batch before")
+        return True
+
+    def _paired(self, root: Any) -> frozenset[tuple[int, int]]:
+        """The nodes of the graph, by number, that have two dimensions of k times this rank's samples, and that k.
+
+        One that is found by ranks with shares of different sizes has all pairs
+        of a batch in it: dimensions that do not depend on the batch cannot be
+        the same multiple of several sizes.
+        """
+        found: set[tuple[int, int]] = set()
+        for number, node in enumerate(_below(root)):
+            dims = shape(node)
+            if node.name().startswith("Pdist"):
+                found.add((number, 0))
+            for size in self._batch_sizes:
+                if size > 1 and len(dims) > 1:
+                    found.update((number, k) for k in range(1, 5) if dims.count(k * size) > 1)
+        return frozenset(found)
+
     def _check_pairs(self, node: Any) -> None:
         """Doubt a reduction over a matrix of the batch with itself, and what mixes samples above it."""
         dims = dims_of(node)
@@ -225,6 +265,23 @@ def _data_beside(node: Any) -> bool:
         return False
     value = factor(node)
     return value is None
+
+
+def _below(root: Any) -> Iterator[Any]:
+    """The nodes of the graph under ``root``, as far as anybody looks."""
+    stack, seen = [root], set[Any]()
+    while stack and len(seen) < MOST_VISITS * 20:
+        one = stack.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        yield one
+        stack.extend(child for child, _ in one.next_functions if child is not None)
+
+
+def _shapes_below(node: Any) -> int:
+    """A digest of the shapes of all that ``node`` comes from."""
+    return zlib.crc32(repr([shape(one) for one in _below(node)]).encode())
 
 
 def _is_pairwise(node: Any, size: int) -> bool:

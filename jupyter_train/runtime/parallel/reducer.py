@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
@@ -12,6 +11,7 @@ import torch
 from jupyter_train.runtime.parallel.averaging import Averager, Line, Note
 from jupyter_train.runtime.parallel.errors import NotSplittable, not_splittable
 from jupyter_train.runtime.parallel.feed import Feed, Pass
+from jupyter_train.runtime.parallel.graph import scaled
 from jupyter_train.runtime.parallel.groups import Groups
 from jupyter_train.runtime.parallel.header import Header, Kind
 from jupyter_train.runtime.parallel.laws import Profile
@@ -23,7 +23,6 @@ from jupyter_train.runtime.parallel.remarks import Remarks
 from jupyter_train.runtime.parallel.shares import Share
 from jupyter_train.runtime.parallel.sites import Site, Sites
 from jupyter_train.runtime.parallel.sizes import first_words, is_of_a_size
-from jupyter_train.runtime.parallel.taking import Taking, scaler
 from jupyter_train.runtime.parallel.weighing import Weigher, Weights, corrected
 
 _TRAINER = "; Trainer(devices={ranks}, strategy='ddp') shares it out"
@@ -74,10 +73,8 @@ class Reducer:
         self._weigher = Weigher(
             groups=groups, remarks=remarks, is_weight=self._is_weight, ask_uneven=feed.ask_uneven
         )
-        self._taking = Taking(
-            groups=groups, header=header, feed=feed, registry=self.registry, weigh=self._weigh_taken
-        )
         self._lines: dict[Site, Line] = {}
+        feed.give_up = self._give_up
 
     def _is_weight(self, leaf: torch.Tensor) -> bool:
         return self.registry.number(leaf) is not None
@@ -136,8 +133,7 @@ class Reducer:
             return None
         roots = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
         root = roots[0] if len(roots) == 1 and roots[0].numel() == 1 and _is_plain(arguments[0]) else None
-        current = self._feed.current
-        share = current.share if current is not None else None
+        current, share = self._feed.current, self._feed.share
         line = self._lines.get(site)
         if line is None:
             line = self._lines[site] = Line(site=site)
@@ -146,10 +142,11 @@ class Reducer:
         if share is None and line.plan is None:
             self._say_that_it_is_whole(site, current)
         note = self._note(root, weights, share)
-        handles = [node.register_prehook(scaler(factor)) for node, factor in weights.nodes]
+        multiples = scaled(root.grad_fn) if root is not None and share is not None else ()
+        handles = [node.register_prehook(_scaler(factor)) for node, factor in weights.nodes]
         if root is not None and line.has_inputs and share is not None:
             # A loss counts as many times as there are ranks, for the average; nobody averages these.
-            scale = scaler(1.0 / self._ranks)
+            scale = _scaler(1.0 / self._ranks)
             handles += [leaf.register_hook(lambda grad: scale([grad])[0]) for leaf in self._inputs(root)]  # type: ignore[no-untyped-call]
         if weights.root != 1.0:
             arguments = _scaled(tensors, arguments, weights.root)
@@ -174,30 +171,32 @@ class Reducer:
         if current is not None:
             self._feed.trained(current)
             self._on_trained(current, site)
-        if math.isnan(weights.value):
+        if weights.is_estimate:
             self._remarks.say(
-                f"{site}: the terms of this loss count differently on this rank's share, so that the loss shown is that "
-                "of the share; gradients are those of the whole batch"
+                f"{site}: the terms of this loss count differently on each rank's share and only their sum is known, so "
+                "that the loss shown is an estimate, the same on all ranks; gradients are those of the whole batch"
             )
         if math.isnan(told.loss):
             return None
         keeps_graph = arguments[1] or arguments[2]
         if root is not None and not keeps_graph:
             root.data.fill_(told.loss)
+            if multiples:
+                self._tell_what_was_scaled(multiples, told.loss)
         return told.loss
+
+    def _tell_what_was_scaled(self, multiples: Sequence[tuple[Any, float]], value: float) -> None:
+        """After ``(loss / 4).backward()`` or ``scaler.scale(loss).backward()`` the ``loss`` too is that of the batch."""
+        for names in self._namespaces():
+            for one in list(names.values()):
+                if isinstance(one, torch.Tensor) and one.grad_fn is not None and one.numel() == 1:
+                    for node, product in multiples:
+                        if one.grad_fn is node:
+                            one.data.fill_(value / product)
 
     # -- before
 
-    def _weigh_taken(self, site: Site, root: torch.Tensor, share: Share) -> Weights:
-        """How much a loss counts of which gradients are taken by hand: nothing is averaged that could correct it."""
-        line = self._lines.get(site)
-        if line is None:
-            line = self._lines[site] = Line(site=site)
-        return self._weigh(line, root, share, exactly=True)
-
-    def _weigh(
-        self, line: Line, root: torch.Tensor | None, share: Share | None, *, exactly: bool = False
-    ) -> Weights:
+    def _weigh(self, line: Line, root: torch.Tensor | None, share: Share | None) -> Weights:
         """How much this rank's loss counts; tells the others what comes."""
         self.registry.wake()
         site = line.site
@@ -217,8 +216,7 @@ class Reducer:
         profile, reading = known
         self._header.post(Kind.BACKWARD, site, batch=share.digest, rates=self._rates(), loss=reading.digest)
         exactly = (
-            exactly
-            or profile.needs_exchange
+            profile.needs_exchange
             or len(self._feed.shares) > 1
             or (line.plan is not None and line.plan.has_gradients())
         )
@@ -287,8 +285,10 @@ class Reducer:
             amounts[share.rank] = weights.amount
         note = Note(stop=self._stop_requested(), amounts=amounts)
         if root is not None:
-            # An empty share's own loss may be 0/0.
-            note.loss = 0.0 if weights.value == 0.0 else float(root.detach()) * weights.value
+            loss = float(root.detach())
+            # An empty share's own loss may be 0/0, and so may one of several terms.
+            counts_nothing = any(factor == 0.0 for _, factor in weights.nodes) and math.isnan(loss)
+            note.loss = 0.0 if weights.value == 0.0 or counts_nothing else loss * weights.value
         return note
 
     # -- after
@@ -314,22 +314,26 @@ class Reducer:
 
     # -- what is not a backward
 
-    @contextmanager
-    def taking(self, outputs: Any, inputs: Any, given: Any) -> Iterator[Any]:
-        """While ``autograd.grad`` runs: what stands for the gradients that it is given for its outputs.
+    def check_grad(self, inputs: Any) -> None:
+        """``autograd.grad`` is asked for gradients.
 
         Raises:
-            StartOver: on a share of a batch it would give what one process does not.
+            StartOver: they are those of parameters, on a share of a batch.
             NotSplittable: so, where shares are forced.
         """
-        if not self.active or self._averager.is_watching or self._feed.current is None:
-            yield given
+        if not self.active or self._averager.is_watching or self._feed.share is None:
             return
-        try:
-            with self._taking.around(self._sites.here(4), outputs, inputs, given) as weighted:
-                yield weighted
-        except NotSplittable as error:
-            self._give_up(error)
+        for one in [inputs] if isinstance(inputs, torch.Tensor) else list(inputs):
+            if isinstance(one, torch.nn.Parameter) or (
+                isinstance(one, torch.Tensor) and self._is_weight(one)
+            ):
+                self._give_up(
+                    not_splittable(
+                        str(self._sites.here()),
+                        "it takes gradients of parameters by autograd.grad",
+                        "Gradients that backward() leaves in .grad are averaged, and the loop is split",
+                    )
+                )
 
 
 def _is_plain(given: Any) -> bool:
@@ -351,3 +355,12 @@ def _scaled(tensors: Any, arguments: tuple[Any, ...], factor: float) -> tuple[An
         given = given[0]
     scale = torch.full_like(one, factor) if given is None else given * factor
     return (scale if isinstance(tensors, torch.Tensor) else [scale], *arguments[1:])
+
+
+def _scaler(factor: float) -> Callable[[Any], Any]:
+    def scale(grads: Any) -> Any:
+        if factor == 0.0:  # set, not multiplied: an empty share may be 0/0
+            return tuple(None if grad is None else torch.zeros_like(grad) for grad in grads)
+        return tuple(None if grad is None else grad * factor for grad in grads)
+
+    return scale

@@ -14,6 +14,9 @@ from types import CodeType, FrameType
 from jupyter_train.transport.code import label_of
 
 LONGEST_NAME = 40
+_EAGER = frozenset(
+    {"list", "tuple", "sorted", "set", "frozenset", "dict", "deque", "sum", "max", "min", "any", "all"}
+)
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 
 
@@ -193,6 +196,13 @@ def _holds_no_loss(value: ast.expr, given: ast.expr) -> bool:
     if isinstance(value, ast.Name) and value.id in ("accelerator", "fabric", "self", "autograd"):
         return True
     return "loss" in ast.unparse(given).lower() and "loss" not in ast.unparse(value).lower()
+
+
+def drains(text: str) -> bool:
+    """The expression ``text`` reads all that it is given before anybody gets the first of it: ``list(loader)``."""
+    if text.startswith(("[", "{", "*", "(*")):
+        return True
+    return text.partition("(")[0].rpartition(".")[2].strip() in _EAGER
 
 
 def loss_name(text: str) -> str:

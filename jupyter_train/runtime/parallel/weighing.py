@@ -26,10 +26,13 @@ from jupyter_train.runtime.parallel.shares import Share
 from jupyter_train.runtime.parallel.sites import Site
 from jupyter_train.runtime.parallel.walking import walk
 
-NAN = float("nan")
 _SCALED = (
     "is scaled by a quantity of the batch, which differs between shares",
     "It is split where that is one number for the whole data set",
+)
+_PAIRS = (
+    "compares the samples of a batch with each other",
+    "It is split where a sample is compared with nothing but what lies beside the batch",
 )
 
 
@@ -40,7 +43,10 @@ class Weights:
     digest: int = 0  #: of the loss's structure, compared between ranks
     root: float = 1.0  #: factor of the whole loss
     nodes: list[tuple[Any, float]] = field(default_factory=list)  #: factors of single terms
-    value: float = 1.0  #: the global loss is the sum of ``value`` times each rank's loss; NaN: not known
+    value: float = 1.0  #: the global loss is the sum of ``value`` times each rank's loss
+    is_estimate: bool = (
+        False  #: as far as that can be told: its terms count differently, and only their sum is known
+    )
     amount: float = 0.0  #: what was supposed of this rank, to be checked by all afterwards
     law: Law | None = None  #: what the check goes by; None: exact already
 
@@ -55,6 +61,7 @@ class _Told:
     scales: list[float] = field(default_factory=list)
     doubt: tuple[str, str] | None = None
     judged: frozenset[tuple[int, ...]] = frozenset()
+    pairs: frozenset[tuple[int, int]] = frozenset()
     visits: tuple[tuple[str, Part], ...] = ()
     has_weights: bool = False
 
@@ -101,6 +108,9 @@ class Weigher:
         doubt = full[0].doubt
         if doubt is not None and all(theirs.doubt for theirs in full):
             raise refusal(str(site), *doubt)
+        uneven = len({size for size in share.sizes if size}) > 1
+        if uneven and frozenset.intersection(*(theirs.pairs for theirs in full)):
+            raise refusal(str(site), *_PAIRS)
         if not scales_agree([theirs.scales for theirs in told], share.sizes):
             raise refusal(str(site), *_SCALED)
         profile = settle(reading, [theirs.amounts for theirs in told], share.sizes)
@@ -138,6 +148,7 @@ class Weigher:
                     scales=_scales(reading),
                     doubt=reading.doubt,
                     judged=reading.judged,
+                    pairs=reading.pairs,
                     visits=reading.visits,
                     has_weights=reading.has_weights,
                 )
@@ -251,10 +262,12 @@ def _weights(reading: Reading, values: list[float], share: Share) -> Weights:
     weights = Weights(digest=reading.digest)
     if by_share:
         weights.value = part
-    elif alike and not reading.has_weights:
+    elif alike:
         weights.value = values[0] / ranks
+        weights.is_estimate = reading.has_weights
     else:
-        weights.value = NAN
+        weights.value = part
+        weights.is_estimate = True
     if alike and not reading.has_weights and values[0] != 0.0:
         weights.root = values[0]
     else:

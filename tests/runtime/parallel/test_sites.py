@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from jupyter_train.runtime.parallel.sites import Sites, loss_name
+from jupyter_train.runtime.parallel.sites import Sites, drains, loss_name
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,14 @@ def test_frames_of_torch_and_packages_are_passed_over() -> None:
 
     run("a = 0\ncall(a)\n", Note())
     assert (found[0].file, found[0].line) == ("<cell>", 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "at_once"),
+    [
+        ("list(loader)", True), ("[*loader]", True), ("sorted(loader, key=len)", True), ("collections.deque(loader)", True),
+        ("loader", False), ("enumerate(loader)", False), ("zip(a, list(b))", False), ("tqdm(loader)", False), ("self.list(loader)", True),
+    ],
+)  # fmt: skip
+def test_what_reads_a_loader_at_once_is_told_by_its_name(text: str, at_once: bool) -> None:
+    assert drains(text) is at_once
