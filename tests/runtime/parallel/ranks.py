@@ -12,9 +12,7 @@ import random
 import select
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 import traceback
@@ -22,7 +20,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -163,30 +160,6 @@ def together(cells: Sequence[str], way: Way) -> list[list[Outcome]]:
     outcomes = _in_processes(runs, len(cells), way.limit_s)
     listener.close()
     return outcomes
-
-
-def script(cell: str, *, keep: tuple[str, ...] = ()) -> Outcome:
-    """The cell as a script of plain Python, without this package."""
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "result"
-        path = Path(folder) / "script.py"
-        tail = f"""
-import pickle, sys
-assert not any(name.startswith("jupyter_train") for name in sys.modules)
-kept = {{name: globals().get(name) for name in {keep!r}}}
-with open({str(result)!r}, "wb") as file:
-    pickle.dump((
-        [p.detach().numpy() for p in model.parameters()] if "model" in globals() else [],
-        [b.detach().numpy() for b in model.buffers()] if "model" in globals() else [],
-        globals().get("out"), kept), file)
-"""
-        path.write_text("import torch; torch.set_num_threads(1)\n" + PRELUDE + textwrap.dedent(cell) + tail)
-        done = subprocess.run(
-            [sys.executable, str(path)], cwd=folder, capture_output=True, text=True, check=False, timeout=100
-        )
-        assert done.returncode == 0, done.stderr
-        weights, buffers, out, names = pickle.loads(result.read_bytes())
-    return Outcome(weights=weights, buffers=buffers, out=out, names=names)
 
 
 def _in_processes(

@@ -2,52 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import re
-from collections import Counter
 from pathlib import Path
 
-import pytest
-
 from tests.runtime.parallel.cells import WHOLE
-from tests.runtime.parallel.loaders import HEAD, ROWS, TWICE, WHOLE_AT_FIRST
-from tests.runtime.parallel.ranks import Outcome, Way, difference, on_ranks, plain, plainly, together
-
-PARTS = 4  #: so that one that hangs does not take the others with it
-
-
-@functools.cache
-def one_process(part: int) -> list[Outcome]:
-    """What one process comes to with some of the cells."""
-    return plainly(list(ROWS.values())[part::PARTS], keep=("seen",))
-
-
-@functools.cache
-def on(ranks: int, part: int) -> list[list[Outcome]]:
-    """The same cells on ranks, by rank and cell."""
-    return together(list(ROWS.values())[part::PARTS], Way(ranks=ranks, keep=("seen",), limit_s=100))
-
-
-@pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("name", ROWS)
-def test_a_loader_is_split_like_one_process(name: str, ranks: int) -> None:
-    number = list(ROWS).index(name)
-    wanted = one_process(number % PARTS)[number // PARTS]
-    outcomes = [cells[number // PARTS] for cells in on(ranks, number % PARTS)]
-    for outcome in outcomes:
-        assert not outcome.error
-        assert outcome.remarks == [] or name in WHOLE_AT_FIRST
-        assert difference(wanted.weights, outcome.weights) < 1e-9
-        if wanted.out is not None:
-            assert outcome.out == pytest.approx(wanted.out, rel=1e-9)
-    for epoch, ids in enumerate(wanted.names["seen"]):
-        every = Counter(i for outcome in outcomes for i in outcome.names["seen"][epoch])
-        if ranks in TWICE.get(name, ()):
-            assert set(every) == set(ids)
-            assert sum(every.values()) <= len(ids) + 2 * ranks
-        else:
-            assert every == Counter(ids), "each sample as often as in one process, on one rank"
-        assert not ids or all(outcome.names["seen"][epoch] for outcome in outcomes)
+from tests.runtime.parallel.loaders import HEAD, ROWS
+from tests.runtime.parallel.ranks import difference, on_ranks, plain
 
 
 def test_a_data_set_that_looks_at_its_rank_keeps_its_samples() -> None:

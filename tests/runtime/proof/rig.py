@@ -162,7 +162,8 @@ def one_bucket_left_out(parallel: Any) -> Iterator[None]:
     def keep(averager: Any, plan: Any) -> None:
         with torch.no_grad():
             for bucket in plan.buckets[1:]:
-                bucket.keep()
+                if bucket.grads:
+                    torch._foreach_copy_(bucket.grads, bucket.averages)
 
     with _replaced(planning, "FIRST_BUCKET_BYTES", 64), _replaced(Averager, "keep", keep):
         yield
