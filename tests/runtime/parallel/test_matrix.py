@@ -65,7 +65,8 @@ def test_a_row_is_like_one_process(ranks: int, name: str, plain_python: PlainPyt
         matrix.check_seen(row, wanted, outcomes)
     assert not any(outcome.remarks for outcome in outcomes[1:]), "one rank speaks for all"
     if row.topic == "Loaders" and not row.some_whole:
-        assert not outcomes[0].remarks, "nothing is said where all is as written"
+        said = [remark for remark in outcomes[0].remarks if not remark.startswith("counts of a loop")]
+        assert not said, "nothing is said where all is as written"
 
 
 def test_the_table_in_the_documentation_has_the_rows_that_there_are() -> None:
