@@ -42,7 +42,9 @@ class Recorded:
         """Record a mime bundle; ``is_result``: it is the value of the cell's last line."""
         if not self._leads or os.getpid() != self._pid:
             if not is_result and (text := data.get("text/plain")):
-                sys.stdout.write(f"{text}\n")
+                # Not sys.stdout: while rich shows something live, what is written there is displayed, and would be for ever.
+                stream = sys.__stdout__ or sys.stdout
+                stream.write(f"{text}\n")
             return
         kept, about, left_out = portable(data, metadata)
         if left_out:

@@ -74,7 +74,8 @@ def redirect(recorder: Recorder) -> None:
 def _in_fork(recorder: Recorder) -> None:
     recorder.disown()
     # By lines, as in a terminal: what several workers of a loader print at once would be mixed within them.
-    sys.stdout, sys.stderr = _by_lines(1), _by_lines(2)
+    sys.stdout = sys.__stdout__ = _by_lines(1)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _by_lines(2)  # type: ignore[misc]
 
 
 def _by_lines(fd: int) -> io.TextIOWrapper:
