@@ -77,7 +77,7 @@ def dask_of_the_command_line(folder: Path, home: Path, idle_timeout: str) -> Ite
 
 
 @pytest.mark.timeout(180)
-def test_a_run_of_20_s_outlives_kernel_and_an_idle_time_out_of_10_s(
+def test_a_run_of_14_s_outlives_kernel_and_an_idle_time_out_of_10_s(
     shared_home: Path, tmp_path: Path
 ) -> None:
     with dask_of_the_command_line(tmp_path, shared_home, "10s") as address:
@@ -87,17 +87,17 @@ def test_a_run_of_20_s_outlives_kernel_and_an_idle_time_out_of_10_s(
                 "import jupyter_train as jt\njt.cluster().client.wait_for_workers(2, 30)", timeout=60
             )
             assert joined.error is None, joined.all_text
-            cell = "%%train -n 2 --bg --name patient\nimport time\nbegun = time.time()\ntime.sleep(20)\ntook = time.time() - begun"
+            cell = "%%train -n 2 --bg --name patient\nimport time\nbegun = time.time()\ntime.sleep(14)\ntook = time.time() - begun"
             assert notebook.run(cell, timeout=60).error is None
             wait_until(lambda: notebook.run_is("patient", "RUNNING"), 30)
             begun = time.monotonic()
             notebook.kill9()
             wait_until(lambda: not notebook.run_is("patient", "RUNNING"), 60)
             assert notebook.run_is("patient", "SUCCEEDED")
-            assert time.monotonic() - begun > 15
+            assert time.monotonic() - begun > 8
         with new_notebook(shared_home, tmp_path) as notebook:
             reply = notebook.run("import jupyter_train as jt\nprint(jt.run('patient').result()['took'])")
-            assert float(reply.stdout) >= 20
+            assert float(reply.stdout) >= 14
     wait_until(lambda: processes_of_runs(shared_home) == [], 5)
 
 
@@ -110,7 +110,7 @@ def test_adaptive_scaling_never_takes_the_workers_of_a_run(notebook: Notebook) -
         timeout=60,
     )
     begun = notebook.run(
-        "%%train -n 2 --bg --name kept\nimport time\ntime.sleep(15)\nkept = True", timeout=60
+        "%%train -n 2 --bg --name kept\nimport time\ntime.sleep(7)\nkept = True", timeout=60
     )
     assert begun.error is None, begun.all_text
     wait_until(lambda: notebook.run_is("kept", "RUNNING"), 30)
