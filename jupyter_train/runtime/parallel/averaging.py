@@ -169,7 +169,6 @@ class Averager:
         if bucket.parts and self._neighbours is not None:
             if not self._neighbours.wait(self._tag):
                 self._header.part()
-            bucket.add_up()
         else:
             self._groups.wait(bucket.work)
 
@@ -224,8 +223,7 @@ class Averager:
         """Put the averages in place of the gradients."""
         with torch.no_grad():
             for bucket in plan.buckets:
-                if bucket.grads:
-                    torch._foreach_copy_(bucket.grads, bucket.averages)
+                bucket.keep()
 
     def scale(self, plan: Plan, factor: float) -> None:
         """This rank's gradients counted otherwise than supposed: make them right before they are averaged again."""
@@ -315,9 +313,9 @@ class Averager:
             for bucket in plan.buckets:
                 if not bucket.lacks:
                     continue
-                for number, view in zip(bucket.numbers, bucket.reduced.views, strict=True):
+                for place, number in enumerate(bucket.numbers):
                     if parameters[number].grad is None:
-                        parameters[number].grad = view.clone()
+                        parameters[number].grad = bucket.average(place)
 
     # -- the last net
 

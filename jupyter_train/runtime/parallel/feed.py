@@ -260,7 +260,6 @@ class Feed:
         self._whole = whole
         self._open: list[weakref.ref[Pass]] = []
         self._splitters: weakref.WeakKeyDictionary[Any, Splitter] = weakref.WeakKeyDictionary()
-        self._seen: set[Site] = set()
         self._trained: set[Site] = set()  #: loops that have come to a backward
         self._dropped: list[Site] = []  #: split loops left by break or an error in their first batches
         self._kinds: dict[tuple[Site, ...], Loop] = {}
@@ -405,10 +404,9 @@ class Feed:
         splitter = cutting = None
         splits = loop is Loop.TRAINS and not why
         if not why:
-            cutting = Cutting(splits=splits, uneven_first=splits and site not in self._seen)
+            # In every pass, though the first would do: a run that is taken up again cuts as the one before it did.
+            cutting = Cutting(splits=splits, uneven_first=splits)
             splitter = self._splitter(loader, cutting)
-            if splits:
-                self._seen.add(site)
         if deals_itself and loop is Loop.TRAINS:
             self._remarks.say(
                 f"{site}: this loader's data set or sampler deals samples out by rank: each rank trains on what it is "

@@ -12,7 +12,7 @@ from torch import nn
 
 from jupyter_train.errors import RanksDiverged
 from jupyter_train.runtime.parallel.groups import Groups
-from jupyter_train.runtime.parallel.registry import MOST_ITEMS, Registry, in_names, is_lazy, leaves, owners
+from jupyter_train.runtime.parallel.registry import MOST_ITEMS, Registry, checksum, in_names, leaves, owners
 from jupyter_train.runtime.parallel.remarks import Remarks
 
 
@@ -71,10 +71,10 @@ class Learner:
         self, fresh: Sequence[torch.Tensor], nameless: Sequence[torch.Tensor], pattern: int, where: str
     ) -> None:
         mine = [
-            _Leaf(checksum=_checksum(t), shape=tuple(t.shape), is_parameter=isinstance(t, nn.Parameter))
+            _Leaf(checksum=checksum(t), shape=tuple(t.shape), is_parameter=isinstance(t, nn.Parameter))
             for t in nameless
         ]
-        answers = self._groups.exchange((pattern, [_checksum(t) for t in fresh], mine))
+        answers = self._groups.exchange((pattern, [checksum(t) for t in fresh], mine))
         if len({theirs for theirs, _, _ in answers}) > 1:
             raise RanksDiverged(f"{where}: the same names hold different models on different ranks")
         told = [(sums, theirs) for _, sums, theirs in answers]
@@ -119,10 +119,3 @@ class Learner:
 def _shapes(parameters: Iterable[torch.Tensor]) -> int:
     """A digest of names' contents: how many parameters, of which shapes and types."""
     return zlib.crc32(repr([(tuple(p.shape), str(p.dtype)) for p in parameters]).encode())
-
-
-def _checksum(tensor: torch.Tensor) -> int:
-    if is_lazy(tensor):
-        return 0
-    data = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
-    return zlib.crc32(data.numpy().data)

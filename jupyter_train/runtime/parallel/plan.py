@@ -13,6 +13,9 @@ import torch
 FIRST_BUCKET_BYTES = 1 << 20  #: small, so that the first reduction starts early
 BUCKET_BYTES = 25 << 20
 PAGE_BYTES = 4096
+LARGE = (
+    1 << 18
+)  #: numbers of a gradient that does not stay in a core's cache: it is read once, in a call of its own
 TURNS = 2  #: of shared memory: see `Bucket.gather`
 
 
@@ -38,39 +41,48 @@ class Bucket:
         Flat
     ]  #: this rank's gradients, by turns; the only one is ``reduced`` itself where gloo reduces in place
     reduced: Flat
-    parts: list[list[torch.Tensor]] = field(default_factory=list)  #: by turn and rank: memory of all ranks
+    parts: list[list[Flat]] = field(default_factory=list)  #: by turn and rank: memory of all ranks
     turn: int = 0
     left: int = 0  #: gradients that have not come in this backward
     lacks: int = 0  #: parameters without a gradient when it was last gathered
     grads: list[torch.Tensor] = field(default_factory=list)  #: that were gathered
-    averages: list[torch.Tensor] = field(default_factory=list)  #: where the averages of those come
+    places: list[int] = field(default_factory=list)  #: of those
     work: Any = None
+    large: frozenset[int] = field(init=False)  #: places
+
+    def __post_init__(self) -> None:
+        self.large = frozenset(n for n, shape in enumerate(self.shapes) if shape.numel() >= LARGE)
 
     def gather(self, ranks: int) -> None:
         """Copy the gradients in, divided by ``ranks``; a parameter without one counts zero."""
-        grads, views, averages = [], [], []
-        lacks = 0
         # Two turns: a slower rank may still read what was written in the last one. It has read the one before,
         # or it would not have signalled since. So a turn ends with what is sent, not with a backward: that may fail.
         self.turn = (self.turn + 1) % len(self.outgoing)
         flat = self.outgoing[self.turn]
-        dtype = flat.whole.dtype
-        for ref, shape, view, average in zip(
-            self.refs, self.shapes, flat.views, self.reduced.views, strict=True
-        ):
-            parameter = ref()
-            grad = None if parameter is None else parameter.grad
-            if grad is None or grad.dtype is not dtype or grad.shape != shape or grad.is_sparse:
-                view.zero_()
-                lacks += 1
-            else:
+        dtype, large = flat.whole.dtype, self.large
+        self.grads, self.places = grads, places = [], []
+        small, theirs = [], []
+        with torch.no_grad():
+            for place, (ref, shape, view) in enumerate(zip(self.refs, self.shapes, flat.views, strict=True)):
+                parameter = ref()
+                grad = None if parameter is None else parameter.grad
+                if grad is None or grad.dtype is not dtype or grad.shape != shape or grad.is_sparse:
+                    view.zero_()
+                    continue
                 grads.append(grad)
-                views.append(view)
-                averages.append(average)
-        if grads:
-            torch._foreach_copy_(views, grads)
-        flat.whole.div_(ranks)
-        self.grads, self.averages, self.lacks = grads, averages, lacks
+                places.append(place)
+                if place in large:
+                    torch.div(grad, ranks, out=view)
+                else:
+                    small.append(view)
+                    theirs.append(grad)
+            if small:
+                torch._foreach_copy_(small, theirs)
+            if not large:
+                flat.whole.div_(ranks)
+            elif small:
+                torch._foreach_div_(small, ranks)
+        self.lacks = len(flat.views) - len(grads)
 
     def write(self, numbers: list[float]) -> None:
         """Set this rank's extras."""
@@ -80,16 +92,58 @@ class Bucket:
 
     def read(self) -> list[float]:
         """The sums of the extras."""
-        assert self.reduced.extras is not None
-        numbers: list[float] = self.reduced.extras.tolist()
+        total: Any = self.reduced.extras
+        if self.parts:
+            first, *others = (part.extras for part in self.parts[self.turn])
+            total = first
+            for extras in others:
+                total = total + extras
+        numbers: list[float] = total.tolist()
         return numbers
 
-    def add_up(self) -> None:
-        """The sum of all ranks' parts, in the order of the ranks: the same bits on each."""
-        first, second, *rest = self.parts[self.turn]
-        torch.add(first, second, out=self.reduced.whole)
+    def keep(self) -> None:
+        """Put the averages in place of the gradients that were gathered.
+
+        All ranks' parts are added in the order of the ranks: the same bits on each.
+        """
+        if self.parts and self.large:
+            self._keep_one_by_one()
+            return
+        if self.parts:
+            first, second, *rest = (part.whole for part in self.parts[self.turn])
+            torch.add(first, second, out=self.reduced.whole)
+            for part in rest:
+                self.reduced.whole.add_(part)
+        if self.grads:
+            torch._foreach_copy_(self.grads, [self.reduced.views[place] for place in self.places])
+
+    def _keep_one_by_one(self) -> None:
+        first, second, *rest = (part.views for part in self.parts[self.turn])
+        small, theirs = [], []
+        for place, grad in zip(self.places, self.grads, strict=True):
+            if place not in self.large:
+                small.append(place)
+                theirs.append(grad)
+                continue
+            torch.add(first[place], second[place], out=grad)
+            for part in rest:
+                grad.add_(part[place])
+        if small:
+            # Not in the gradients themselves: two parameters may have been given the same tensor.
+            sums = torch._foreach_add([first[place] for place in small], [second[place] for place in small])
+            for part in rest:
+                torch._foreach_add_(sums, [part[place] for place in small])
+            torch._foreach_copy_(theirs, sums)
+
+    def average(self, place: int) -> torch.Tensor:
+        """A new tensor with the average of the gradients there."""
+        if not self.parts:
+            return self.reduced.views[place].clone()
+        first, *rest = (part.views[place] for part in self.parts[self.turn])
+        total = first.clone()
         for part in rest:
-            self.reduced.whole.add_(part)
+            total.add_(part)
+        return total
 
 
 @dataclass(slots=True, eq=False)
@@ -181,10 +235,11 @@ def share(plan: Plan, memory: memoryview, *, rank: int, ranks: int) -> None:
         for _ in range(TURNS):
             parts = []
             for _ in range(ranks):
-                parts.append(torch.frombuffer(memory, dtype=whole.dtype, count=whole.numel(), offset=at))
+                part = torch.frombuffer(memory, dtype=whole.dtype, count=whole.numel(), offset=at)
+                parts.append(_flat(part, bucket.shapes, tail))
                 at += _padded(bucket)
             bucket.parts.append(parts)
-        bucket.outgoing = [_flat(parts[rank], bucket.shapes, tail) for parts in bucket.parts]
+        bucket.outgoing = [parts[rank] for parts in bucket.parts]
 
 
 def _on_host(bucket: Bucket) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
@@ -23,6 +24,7 @@ from jupyter_train.runtime.parallel.remarks import Remarks
 from jupyter_train.runtime.parallel.shares import Share
 from jupyter_train.runtime.parallel.sites import Site, Sites
 from jupyter_train.runtime.parallel.sizes import first_words, is_of_a_size
+from jupyter_train.runtime.parallel.taking import Taking, scaler
 from jupyter_train.runtime.parallel.weighing import Weigher, Weights, corrected
 
 _TRAINER = "; Trainer(devices={ranks}, strategy='ddp') shares it out"
@@ -72,6 +74,9 @@ class Reducer:
         self.registry.on_gradient = self._averager.on_gradient
         self._weigher = Weigher(
             groups=groups, remarks=remarks, is_weight=self._is_weight, ask_uneven=feed.ask_uneven
+        )
+        self._taking = Taking(
+            groups=groups, header=header, feed=feed, registry=self.registry, weigh=self._weigh_taken
         )
         self._lines: dict[Site, Line] = {}
         feed.give_up = self._give_up
@@ -143,10 +148,10 @@ class Reducer:
             self._say_that_it_is_whole(site, current)
         note = self._note(root, weights, share)
         multiples = scaled(root.grad_fn) if root is not None and share is not None else ()
-        handles = [node.register_prehook(_scaler(factor)) for node, factor in weights.nodes]
+        handles = [node.register_prehook(scaler(factor)) for node, factor in weights.nodes]
         if root is not None and line.has_inputs and share is not None:
             # A loss counts as many times as there are ranks, for the average; nobody averages these.
-            scale = _scaler(1.0 / self._ranks)
+            scale = scaler(1.0 / self._ranks)
             handles += [leaf.register_hook(lambda grad: scale([grad])[0]) for leaf in self._inputs(root)]  # type: ignore[no-untyped-call]
         if weights.root != 1.0:
             arguments = _scaled(tensors, arguments, weights.root)
@@ -196,7 +201,16 @@ class Reducer:
 
     # -- before
 
-    def _weigh(self, line: Line, root: torch.Tensor | None, share: Share | None) -> Weights:
+    def _weigh_taken(self, site: Site, root: torch.Tensor, share: Share) -> Weights:
+        """How much a loss counts of which gradients are taken by hand: nothing is averaged that could correct it."""
+        line = self._lines.get(site)
+        if line is None:
+            line = self._lines[site] = Line(site=site)
+        return self._weigh(line, root, share, exactly=True)
+
+    def _weigh(
+        self, line: Line, root: torch.Tensor | None, share: Share | None, *, exactly: bool = False
+    ) -> Weights:
         """How much this rank's loss counts; tells the others what comes."""
         self.registry.wake()
         site = line.site
@@ -216,7 +230,8 @@ class Reducer:
         profile, reading = known
         self._header.post(Kind.BACKWARD, site, batch=share.digest, rates=self._rates(), loss=reading.digest)
         exactly = (
-            profile.needs_exchange
+            exactly
+            or profile.needs_exchange
             or len(self._feed.shares) > 1
             or (line.plan is not None and line.plan.has_gradients())
         )
@@ -314,26 +329,22 @@ class Reducer:
 
     # -- what is not a backward
 
-    def check_grad(self, inputs: Any) -> None:
-        """``autograd.grad`` is asked for gradients.
+    @contextmanager
+    def taking(self, outputs: Any, inputs: Any, given: Any) -> Iterator[Any]:
+        """While ``autograd.grad`` runs: what stands for the gradients that it is given for its outputs.
 
         Raises:
-            StartOver: they are those of parameters, on a share of a batch.
+            StartOver: on a share of a batch it would give what one process does not.
             NotSplittable: so, where shares are forced.
         """
         if not self.active or self._averager.is_watching or self._feed.share is None:
+            yield given
             return
-        for one in [inputs] if isinstance(inputs, torch.Tensor) else list(inputs):
-            if isinstance(one, torch.nn.Parameter) or (
-                isinstance(one, torch.Tensor) and self._is_weight(one)
-            ):
-                self._give_up(
-                    not_splittable(
-                        str(self._sites.here()),
-                        "it takes gradients of parameters by autograd.grad",
-                        "Gradients that backward() leaves in .grad are averaged, and the loop is split",
-                    )
-                )
+        try:
+            with self._taking.around(self._sites.here(4), outputs, inputs, given) as weighted:
+                yield weighted
+        except NotSplittable as error:
+            self._give_up(error)
 
 
 def _is_plain(given: Any) -> bool:
@@ -355,12 +366,3 @@ def _scaled(tensors: Any, arguments: tuple[Any, ...], factor: float) -> tuple[An
         given = given[0]
     scale = torch.full_like(one, factor) if given is None else given * factor
     return (scale if isinstance(tensors, torch.Tensor) else [scale], *arguments[1:])
-
-
-def _scaler(factor: float) -> Callable[[Any], Any]:
-    def scale(grads: Any) -> Any:
-        if factor == 0.0:  # set, not multiplied: an empty share may be 0/0
-            return tuple(None if grad is None else torch.zeros_like(grad) for grad in grads)
-        return tuple(None if grad is None else grad * factor for grad in grads)
-
-    return scale

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -102,6 +103,14 @@ class Registry:
 def is_lazy(tensor: torch.Tensor) -> bool:
     """A parameter of a lazy module that has no shape yet."""
     return isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer))
+
+
+def checksum(tensor: torch.Tensor) -> int:
+    """A digest of the values; the same on ranks that hold the same."""
+    if is_lazy(tensor):
+        return 0
+    data = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
+    return zlib.crc32(data.numpy().data)
 
 
 def leaves(roots: Iterable[Any]) -> Iterator[torch.Tensor]:

@@ -364,9 +364,9 @@ def _watch_grad(patches: Patches, reducer: Reducer) -> None:
     original = torch.autograd.grad
 
     @functools.wraps(original)
-    def grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        reducer.check_grad(inputs)
-        return original(outputs, inputs, *args, **kwargs)
+    def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, *args: Any, **kwargs: Any) -> Any:
+        with reducer.taking(outputs, inputs, grad_outputs) as given:
+            return original(outputs, inputs, given, *args, **kwargs)
 
     patches.replace(torch.autograd, "grad", grad)
 

@@ -93,7 +93,7 @@ for ep in range(3):
 """,
 )
 WHOLE_AGAIN["autograd.grad of parameters beside backward"] = (
-    "gradients of parameters by autograd.grad",
+    "gradients of weights are taken without backward()",
     """
 loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
 model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
@@ -183,7 +183,7 @@ spectral = Spectral(); model = spectral.out; opt = torch.optim.SGD(spectral.para
 for ep in range(2):
     for x, y in loader:  # whole
         opt.zero_grad(); loss = F.cross_entropy(spectral(x), y); loss.backward(); opt.step()
-other = spectral.w.detach().clone()
+spectrum = spectral.w.detach().clone()
 """,
 )
 WHOLE_AGAIN["a gradient penalty through a BatchNorm"] = (
@@ -246,3 +246,75 @@ for x, y in loader:  # whole
     loss = -((z @ z.T).log_softmax(1) * same).sum(1).mean(); opt.zero_grad(); loss.backward(); opt.step()
 """,
 )
+WHOLE_AGAIN["gradients of copies of weights, by torch.func"] = (
+    "gradients of weights are taken without backward()",
+    """
+from torch.func import functional_call, grad
+loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for x, y in loader:  # whole
+    ps = {k: v.detach() for k, v in model.named_parameters()}
+    g = grad(lambda p: F.cross_entropy(functional_call(model, p, (x,)), y))(ps)
+    with torch.no_grad():
+        for k, v in model.named_parameters(): v.sub_(.05 * g[k])
+    opt.zero_grad(); loss = F.cross_entropy(model(x), y); loss.backward(); opt.step()
+""",
+)
+WHOLE_AGAIN["gradients of gradients (MAML)"] = (
+    "gradients of weights are taken without backward()",
+    """
+from torch.func import functional_call
+loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for x, y in loader:  # whole
+    fast = dict(model.named_parameters())
+    for k in range(2):
+        inner = F.cross_entropy(functional_call(model, fast, (x,)), y)
+        gs = torch.autograd.grad(inner, list(fast.values()), create_graph=True)
+        fast = {n: p - .1 * g for (n, p), g in zip(fast.items(), gs)}
+    opt.zero_grad(); loss = F.cross_entropy(functional_call(model, fast, (x,)), y); loss.backward(); opt.step()
+""",
+)
+
+#: Gradients of samples, on shares: nothing has to be started over for them.
+OF_SAMPLES: dict[str, str] = {}
+_BEGIN = """
+loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for ep in range(2):
+    for x, y in loader:
+        x = x.clone().requires_grad_()
+"""
+OF_SAMPLES["a penalty on the gradient of a mean"] = (
+    _BEGIN
+    + """
+        loss = F.cross_entropy(model(x), y)
+        (g,) = torch.autograd.grad(loss, x, create_graph=True)
+        opt.zero_grad(); (loss + 10 * (16 * g).pow(2).sum(1).mean()).backward(); opt.step()
+"""
+)
+OF_SAMPLES["a step along the gradient, by autograd.grad"] = (
+    _BEGIN
+    + """
+        (g,) = torch.autograd.grad([F.cross_entropy(model(x), y)], x)
+        opt.zero_grad(); F.cross_entropy(model((x + 10 * g).detach()), y).backward(); opt.step()
+"""
+)
+OF_SAMPLES["a step along the gradient, by backward"] = (
+    _BEGIN
+    + """
+        F.cross_entropy(model(x), y).backward()
+        opt.zero_grad(); F.cross_entropy(model((x + 10 * x.grad).detach()), y).backward(); opt.step()
+"""
+)
+OF_SAMPLES["a gradient penalty (WGAN-GP) on scores"] = (
+    _BEGIN
+    + """
+        s = model(x)[:, :1]
+        (g,) = torch.autograd.grad(s, x, torch.ones_like(s), create_graph=True)
+        opt.zero_grad(); (s.mean() + ((g.norm(2, dim=1) - 1) ** 2).mean()).backward(); opt.step()
+"""
+)
+OF_SAMPLES["a gradient penalty (WGAN-GP) on a sum"] = OF_SAMPLES[
+    "a gradient penalty (WGAN-GP) on scores"
+].replace("s, x, torch.ones_like(s)", "s.sum(), x")

@@ -12,7 +12,7 @@ from jupyter_train.runtime.parallel.sites import Site
 from jupyter_train.runtime.parallel.whole import WholeLoops, remark
 from tests.runtime.parallel.cells import SETUP
 from tests.runtime.parallel.ranks import FIRST_LINE, Outcome, Way, difference, on_ranks, plainly, together
-from tests.runtime.parallel.started_over import WHOLE_AGAIN
+from tests.runtime.parallel.started_over import OF_SAMPLES, WHOLE_AGAIN
 
 TOLERANCE = 1e-9
 
@@ -20,10 +20,10 @@ TOLERANCE = 1e-9
 @pytest.fixture(scope="module", params=[2, 4])
 def table(request: pytest.FixtureRequest) -> dict[str, tuple[Outcome, Sequence[Outcome]]]:
     """Each cell, plainly and on ranks, in two starts of processes for all of them."""
-    cells = [cell for _, cell in WHOLE_AGAIN.values()]
-    ranks = together(cells, Way(ranks=request.param, keep=("other",)))
-    one = plainly(cells, keep=("other",))
-    return {name: (one[number], [rank[number] for rank in ranks]) for number, name in enumerate(WHOLE_AGAIN)}
+    cells = {name: cell for name, (_, cell) in WHOLE_AGAIN.items()} | OF_SAMPLES
+    ranks = together(list(cells.values()), Way(ranks=request.param, keep=("spectrum",)))
+    one = plainly(list(cells.values()), keep=("spectrum",))
+    return {name: (one[number], [rank[number] for rank in ranks]) for number, name in enumerate(cells)}
 
 
 @pytest.mark.parametrize("name", WHOLE_AGAIN)
@@ -38,6 +38,8 @@ def test_the_cell_is_started_over_and_trains_as_one_process(
         assert rank.attempts == 1 + needs
         assert difference(one.weights, rank.weights) < TOLERANCE
         assert rank.out == one.out
+        if one.names["spectrum"] is not None:
+            assert (rank.names["spectrum"] - one.names["spectrum"]).abs().max() < TOLERANCE
     said = [text for text in ranks[0].remarks if "whole: right, but not faster" in text]
     if not needs:
         assert not said
@@ -47,6 +49,16 @@ def test_the_cell_is_started_over_and_trains_as_one_process(
         assert any(f"every rank computes the loop of line {line} whole" in text for text in said), said
     assert any(word in text for text in said)
     assert all("The cell was started over for it after " in text for text in said)
+
+
+@pytest.mark.parametrize("name", OF_SAMPLES)
+def test_gradients_of_samples_are_those_of_one_process_on_shares(
+    name: str, table: dict[str, tuple[Outcome, Sequence[Outcome]]]
+) -> None:
+    one, ranks = table[name]
+    for rank in ranks:
+        assert (rank.error, rank.attempts, rank.remarks) == ("", 1, [])
+        assert difference(one.weights, rank.weights) < TOLERANCE
 
 
 def test_one_rank_that_meets_it_alone_takes_the_others_along() -> None:
