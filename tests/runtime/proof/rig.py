@@ -162,8 +162,7 @@ def one_bucket_left_out(parallel: Any) -> Iterator[None]:
     def keep(averager: Any, plan: Any) -> None:
         with torch.no_grad():
             for bucket in plan.buckets[1:]:
-                if bucket.grads:
-                    torch._foreach_copy_(bucket.grads, bucket.averages)
+                bucket.keep()
 
     with _replaced(planning, "FIRST_BUCKET_BYTES", 64), _replaced(Averager, "keep", keep):
         yield
