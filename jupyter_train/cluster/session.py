@@ -264,7 +264,9 @@ class Session:
             connection.record = records.read(record.name, connection.home) or record
         elif there < (ranks or record.workers):
             connection.wait_for_workers(ranks or record.workers)
-        remark = crowding_remark(ranks or 0, usable_cores())
+        remark = crowding_remark(
+            ranks or len(connection.workers()), usable_cores(), asked_for=ranks is not None
+        )
         connection.remarks = [remark] if remark else []
 
     # -- keeping

@@ -37,10 +37,19 @@ def quota_cores(cgroup: Path) -> int | None:
     return -(-int(quota) // int(period))
 
 
-def crowding_remark(ranks: int, cores: int) -> str:
-    """What to say of more ranks than cores; empty where there is nothing to say."""
+def crowding_remark(ranks: int, cores: int, *, asked_for: bool = True) -> str:
+    """What to say of more ranks than cores; empty where there is nothing to say.
+
+    Args:
+        asked_for: somebody gave that number; else it is the cluster's, which an earlier ``-n`` may have made large.
+    """
     if ranks <= cores:
         return ""
+    if not asked_for:
+        return (
+            f"without -n there is a rank for each of the cluster's {ranks} workers, more than this machine has cores: "
+            f"-n {cores} trains no slower"
+        )
     plural = "" if cores == 1 else "s"
     return (
         f"{ranks} ranks share the {cores} core{plural} of this machine: more ranks than cores train no faster"

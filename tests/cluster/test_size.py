@@ -37,3 +37,8 @@ def test_the_older_files_of_a_quota_are_read_too(tmp_path: Path) -> None:
 def test_crowding_is_said_only_where_it_is() -> None:
     assert crowding_remark(2, 2) == ""
     assert "4 ranks share the 2 cores" in crowding_remark(4, 2)
+    assert crowding_remark(2, 2, asked_for=False) == ""
+    assert crowding_remark(4, 2, asked_for=False) == (
+        "without -n there is a rank for each of the cluster's 4 workers, more than this machine has cores: "
+        "-n 2 trains no slower"
+    )

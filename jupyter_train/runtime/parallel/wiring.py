@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import linecache
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from jupyter_train.runtime.parallel.sites import Site
     from jupyter_train.runtime.stopping import StartOver, StopFlag
 
+LONG_S = 2.0  #: a cell that every rank does whole is worth a word from here on
+
 
 class Parallel:
     """What one rank has of the others. Main thread of a rank process.
@@ -50,6 +53,9 @@ class Parallel:
         self._header: Header | None = None
         self._neighbours: Neighbours | None = None
         self._lookout: Lookout | None = None
+        self._remarks: Remarks | None = None
+        self._uses_gradients = False  #: torch.autograd.grad was called
+        self._began = time.monotonic()
         self._reducer: Reducer | None = None
         self._feed: Feed | None = None
         self._streams: Streams | None = None
@@ -115,6 +121,20 @@ class Parallel:
             if self._header.parted:
                 self._header.part()
             self._header.live(Life.FINISHED)
+            self._say_that_nothing_was_shared()
+
+    def _say_that_nothing_was_shared(self) -> None:
+        """A long cell that trains nothing with PyTorch, a grid search for instance, was done by each rank."""
+        took = time.monotonic() - self._began
+        if took < LONG_S or not self.is_split or self._header is None or self._header.sequence:
+            return
+        if self._uses_gradients or self._observer.step or self._remarks is None or self._remarks.said:
+            return
+        if "rank" in "".join(linecache.getlines(self._observer.cell_file)).lower():
+            return  # it shares out the work itself
+        self._remarks.say(
+            f"nothing was trained with PyTorch here: each of the {self.world_size} ranks did all of it; with -n 1 it is done once"
+        )
 
     @property
     def over(self) -> StartOver | None:
@@ -161,6 +181,9 @@ class Parallel:
             self._streams.use(private=False)
 
     # -- wiring
+
+    def _note_gradients(self) -> None:
+        self._uses_gradients = True
 
     def _leave_alone(self, remarks: Remarks) -> None:
         """The cell uses torch.distributed itself."""
@@ -266,7 +289,8 @@ class Parallel:
             return current.share if current is not None else None
 
         reducer.registry.install(patches)
-        _watch_grad(patches, reducer)
+        self._remarks = remarks
+        _watch_grad(patches, reducer, self._note_gradients)
         streams.install(patches)
         feed.install(patches)
         Statistics(
@@ -358,13 +382,14 @@ def _is_as_expected(remarks: Remarks) -> bool:
     return False
 
 
-def _watch_grad(patches: Patches, reducer: Reducer) -> None:
+def _watch_grad(patches: Patches, reducer: Reducer, called: Callable[[], None]) -> None:
     import torch
 
     original = torch.autograd.grad
 
     @functools.wraps(original)
     def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, *args: Any, **kwargs: Any) -> Any:
+        called()
         with reducer.taking(outputs, inputs, grad_outputs) as given:
             return original(outputs, inputs, given, *args, **kwargs)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+import pytest
+
 from tests.runtime.parallel.cells import LOOP, SETUP
 from tests.runtime.parallel.ranks import FIRST_LINE, difference, on_ranks, plain
 
@@ -168,3 +170,27 @@ out = [steps]
 """
     )
     assert [(o.error, o.out) for o in on_ranks(cell, 2)] == [("", [3]), ("", [3])]
+
+
+NO_TRAINING = {
+    "total = sum(float(x.sum()) for x, _ in DataLoader(TensorDataset(X, Y), batch_size=16))": True,
+    "total = 1 if os.environ['RANK'] == '0' else 2": False,
+    "total = train.sum(1)": False,
+    SETUP + LOOP: False,
+    "w = torch.ones(3, requires_grad=True); g, = torch.autograd.grad((w * w).sum(), w)": False,
+}
+
+
+@pytest.mark.parametrize("cell", NO_TRAINING)
+def test_a_long_cell_that_every_rank_does_whole_says_so(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jupyter_train.runtime.parallel.wiring.LONG_S", 0.0)
+    said = (
+        "nothing was trained with PyTorch here: each of the 2 ranks did all of it; with -n 1 it is done once"
+    )
+    one, other = on_ranks(cell, 2)
+    assert (said in one.remarks) is NO_TRAINING[cell]
+    assert other.remarks == []
+
+
+def test_a_short_one_says_nothing() -> None:
+    assert on_ranks("x = 1", 2)[0].remarks == []
