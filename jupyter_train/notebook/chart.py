@@ -22,7 +22,8 @@ from PIL import Image
 
 from jupyter_train.notebook.series import Band, StepClock, divergence, metric_band, usage_band
 from jupyter_train.notebook.ticks import Ticks, step_ticks, time_ticks
-from jupyter_train.record import Curve, RunView
+from jupyter_train.record import Curve, RunView, Verdict
+from jupyter_train.record.proof import power
 
 MAX_BYTES = 20_000
 WIDTH_PX = 680
@@ -33,6 +34,10 @@ _GRID = "#7f879444"
 _COLOURS = ("#2f81e0", "#d9730d", "#1f9d63", "#b45ad6", "#d9485f", "#8a7a2a")
 _CPU, _MEMORY = "#1f9d63", "#b45ad6"
 
+_PROVEN = {
+    Verdict.SAME: ("same as one process", _INK),
+    Verdict.DIFFERS: ("differs from one process", "#d9485f"),
+}
 _DPI = 100
 _SLOW = ("step_time_s", "samples_per_s")  # shown as numbers, not as curves
 
@@ -157,6 +162,7 @@ def _figure(panels: list[_Panel], view: RunView, clock: StepClock, begin: float,
         else:
             axes.set_xticks([])
         at -= gap
+    _mark_proof(figure, view, panels[0], (height - top + 0.06) / height)
     _mark_divergence(figure, view, (height - top + 0.06) / height)
     return figure
 
@@ -215,6 +221,17 @@ def _mark_divergence(figure: Figure, view: RunView, y: float) -> None:
     if found is not None:
         name, step = found
         _text(figure, (0.98, y), f"{_drawable(name)} diverged at step {step}", "#d9485f", align="right")
+
+
+def _mark_proof(figure: Figure, view: RunView, first: _Panel, y: float) -> None:
+    """How it compares with one process, where the names of the curves leave room."""
+    said = _PROVEN.get(view.proof.verdict) if view.proof is not None else None
+    names = sum(len(name) + 12 for name in first.lines)
+    if said is None or names > 60 or divergence(view) is not None:
+        return
+    text, colour = said
+    size = "" if view.proof is None or view.proof.difference is None else f" ({power(view.proof.difference)})"
+    _text(figure, (0.98, y), f"{text}{size}", colour, align="right")
 
 
 def _text(figure: Figure, place: tuple[float, float], text: str, colour: str, *, align: Any = "left") -> None:

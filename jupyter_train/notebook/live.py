@@ -125,7 +125,7 @@ class LiveView:
             self._picture = None  # of an attempt that does not count any more
         self._view, self._connected = view, connected
         self._steps.add(events)
-        self._news += sum(event.kind is not EventKind.LOG for event in events)
+        self._news += sum(event.kind is not EventKind.LOG or _is_proof(event) for event in events)
         if not self._trained and view.running_since is not None:
             self._trained = True
             self._picture_pace = Pace(share=PICTURE_SHARE, first_s=FIRST_PICTURE_S)
@@ -183,3 +183,7 @@ class LiveView:
             connected=self._connected,
             note=self._note,
         )
+
+
+def _is_proof(event: Event) -> bool:
+    return event.payload.get("stream") == "proof"

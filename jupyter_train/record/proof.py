@@ -65,5 +65,11 @@ def unchecked(reason: str) -> Proof:
     return Proof(verdict=Verdict.UNCHECKED, text=f"not checked against one process: {reason}", cause=reason)
 
 
+def power(value: float) -> str:
+    """A difference as people read it: ``2e-7``; ``0`` where not a bit differs."""
+    mantissa, _, exponent = f"{value:.0e}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if value else "0"
+
+
 def _number(value: Any) -> float | None:
     return None if value is None or math.isnan(float(value)) else float(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -430,3 +431,11 @@ def test_the_proof_stands_below_the_state_as_text(verdict: Verdict, sign: str) -
     bundle = make_bundle(RunView(run_id="r", proof=proof), name="n", now=0.0)
     assert bundle["text/plain"].splitlines()[2] == f"  {sign} as one process <b>"
     assert f"<div>{sign} as one process &lt;b&gt;</div>" in bundle["text/html"]
+
+
+def test_the_picture_has_the_verdict_too() -> None:
+    view = RunView(run_id="r", curves={"loss": {0: curve([1.0, 0.5, 0.4])}})
+    proof = Proof(verdict=Verdict.DIFFERS, text="", difference=0.5)
+    pictures = [chart.draw(one, StepClock(), now=1.0) for one in (view, replace(view, proof=proof))]
+    assert None not in pictures
+    assert pictures[0] != pictures[1]

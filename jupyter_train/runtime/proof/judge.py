@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from jupyter_train.record.proof import Proof, Verdict, unchecked
+from jupyter_train.record.proof import Proof, Verdict, power, unchecked
 from jupyter_train.runtime.proof.recording import Recording, Sample, Step
 
 #: Of types, the limits for the first step and for later ones, relative. What rounding makes of a mean over a batch is
@@ -117,7 +117,7 @@ def _exactly(pairs: Sequence[tuple[Step, Step]], ours: Recording, alone: Recordi
     rest = ours.nameless + max(len(step.gradients) for step in ours.steps) - compared
     part = f", {compared} of {compared + rest} parameters" if rest else ""
     steps = f"{len(pairs)} steps" if len(pairs) > 1 else "1 step"
-    text = f"same as one process ({_power(largest)}{part}): loss and gradients of the first {steps}"
+    text = f"same as one process ({power(largest)}{part}): loss and gradients of the first {steps}"
     return Proof(verdict=Verdict.SAME, text=text, difference=largest, steps=len(pairs))
 
 
@@ -242,14 +242,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-def _power(value: float) -> str:
-    """``2e-7``; ``0`` where not a bit differs."""
-    mantissa, _, exponent = f"{value:.0e}".partition("e")
-    return f"{mantissa}e{int(exponent)}" if value else "0"
-
-
 def _differs(difference: float | None, ratio: float | None, cause: str, steps: int) -> Proof:
-    size = "" if difference is None else f" ({_power(difference)})"
+    size = "" if difference is None else f" ({power(difference)})"
     return Proof(
         verdict=Verdict.DIFFERS,
         text=f"differs from one process{size}: {cause}",

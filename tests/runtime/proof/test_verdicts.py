@@ -86,6 +86,16 @@ SAME = {
                 shown = model(torch.randn(4, 10)).sum()
     """,
 }
+COARSE = f"""
+    model = mlp().float()
+    opt = torch.optim.AdamW(model.parameters(), 0.01)
+    for x, y in {LOADER}:
+        opt.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = F.cross_entropy(model(x.float()), y)
+        loss.backward()
+        opt.step()
+"""
 CHANCE = {
     "dropout": (
         f"""
@@ -148,6 +158,14 @@ def test_cells_that_draw_random_numbers_are_not_called_proven() -> None:
         assert not proved.ranks[0].error, (name, proved.ranks[0].error)
         assert proved.proof.verdict is Verdict.RANDOM, (name, proved.proof)
         assert f"random numbers that {who} draws" in proved.proof.text
+
+
+def test_what_autocast_rounds_is_allowed_for_and_a_fault_shows_all_the_same() -> None:
+    (proved,) = rig.prove([COARSE], ranks=2)
+    assert proved.proof.verdict is Verdict.SAME, proved.proof
+    (broken,) = rig.prove([COARSE], ranks=2, broken=rig.double_averaging)
+    assert broken.proof.verdict is Verdict.DIFFERS
+    assert broken.proof.ratio == pytest.approx(0.5, abs=0.05)
 
 
 def test_gross_faults_show_behind_random_numbers_too() -> None:
