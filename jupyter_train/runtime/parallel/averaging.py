@@ -43,6 +43,7 @@ class Line:
     has_inputs: bool = False  #: its graph has leaves that are data (``x.requires_grad_()``), of a share
     overlaps: bool = True  #: buckets may start before backward has returned
     is_whole: bool = False  #: every rank computes all of it, this time
+    looks: int = 0  #: at the buffers of models, together with the other ranks
     kept: frozenset[int] = frozenset()  #: parameters of a whole loop whose gradients cannot be averaged
 
 

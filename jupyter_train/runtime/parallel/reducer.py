@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import torch
 
 from jupyter_train.runtime.parallel.averaging import Averager, Line, Note
+from jupyter_train.runtime.parallel.buffers import LOOKS, check_buffers
 from jupyter_train.runtime.parallel.errors import NotSplittable, not_splittable
 from jupyter_train.runtime.parallel.feed import Feed, Pass
 from jupyter_train.runtime.parallel.graph import scaled
@@ -53,6 +54,7 @@ class Reducer:
     ) -> None:
         self.active = True
         self.registry = Registry()
+        self._groups = groups
         self._ranks = groups.world_size
         self._header = header
         self._sites = sites
@@ -143,6 +145,11 @@ class Reducer:
         if line is None:
             line = self._lines[site] = Line(site=site)
         line.is_whole = share is None and (current is None or not current.deals_itself)
+        if share is not None and line.looks < LOOKS:
+            line.looks += 1
+            self._header.post(Kind.WEIGHTS, site, batch=share.digest)
+            self._header.check()
+            check_buffers(self._groups, self._namespaces(), share, str(site))
         weights = self._weigh(line, root, share)
         if share is None and line.plan is None:
             self._say_that_it_is_whole(site, current)

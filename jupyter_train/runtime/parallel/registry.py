@@ -156,10 +156,10 @@ def in_names(value: Any) -> Iterator[torch.Tensor]:
         elif isinstance(one, nn.Parameter):
             yield one
         elif depth:
-            stack.extend((inner, depth - 1) for inner in _inside(one))
+            stack.extend((inner, depth - 1) for inner in inside(one))
 
 
-def _inside(value: Any) -> list[Any]:
+def inside(value: Any) -> list[Any]:
     """What a small container or an object of the cell holds, the first last."""
     if isinstance(value, (list, tuple)):
         held = list(value)

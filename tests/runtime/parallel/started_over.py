@@ -276,6 +276,36 @@ for x, y in loader:  # whole
 """,
 )
 
+WHOLE_AGAIN["a codebook that follows the batches (VQ)"] = (
+    "the buffer model.codes is filled from the batch",
+    """
+loader = DataLoader(TensorDataset(X), batch_size=16, shuffle=True)
+class VQ(nn.Module):
+    def __init__(self):
+        super().__init__(); self.enc = nn.Linear(10, 4); self.dec = nn.Linear(4, 10); self.register_buffer("codes", torch.randn(8, 4))
+    def forward(self, x):
+        z = self.enc(x); which = torch.cdist(z, self.codes).argmin(1); q = self.codes[which]
+        if self.training:
+            with torch.no_grad(): self.codes[which] = .9 * self.codes[which] + .1 * z
+        return self.dec(z + (q - z).detach()), (z - q.detach()).pow(2).mean()
+model = VQ(); opt = torch.optim.Adam(model.parameters(), lr=.01)
+for ep in range(2):
+    for (x,) in loader:  # whole
+        made, commit = model(x); loss = F.mse_loss(made, x) + commit
+        opt.zero_grad(); loss.backward(); opt.step()
+""",
+)
+WHOLE_AGAIN["a centre that is moved after the step"] = (
+    "the buffer student.center is filled from the batch",
+    """
+loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
+model = mlp(); student = nn.Module(); student.register_buffer("center", torch.zeros(3)); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for x, y in loader:  # whole
+    z = model(x); opt.zero_grad(); loss = F.cross_entropy(z - student.center, y); loss.backward(); opt.step()
+    with torch.no_grad(): student.center.lerp_(z.mean(0), .1)
+""",
+)
+
 #: Gradients of samples, on shares: nothing has to be started over for them.
 OF_SAMPLES: dict[str, str] = {}
 _BEGIN = """
