@@ -37,7 +37,7 @@ from pydoc_data.topics import topics
 
 text = "".join(topics[name] for name in sorted(topics))
 letters = {letter: number for number, letter in enumerate(sorted(set(text)))}
-windows = torch.tensor([letters[letter] for letter in text]).unfold(0, 33, 32)
+windows = torch.tensor([letters[letter] for letter in text]).unfold(0, 33, 32)[:3200]
 dataset = TensorDataset(windows[:, :-1].contiguous(), windows[:, 1:].contiguous())
 
 class Letters(nn.Module):
@@ -66,7 +66,7 @@ class Model:
 
     setup: str  #: makes ``dataset``, ``model`` and ``loss_fn``
     optimizer: str  #: an expression
-    samples: int  #: of the data set, at least: epochs are counted by it
+    samples: int  #: of the data set: no more than the steps need, since the last epoch is run to its end
     batch: int  #: global
     warm_steps: int
     steps: int  #: counted, after the warm ones; some seconds, so that /proc's 10 ms do not matter
@@ -92,7 +92,7 @@ MODELS: dict[str, Model] = {
     "transformer": Model(  # 1.3 million parameters
         setup=_IMPORTS + _TRANSFORMER,
         optimizer="torch.optim.AdamW(model.parameters(), lr=3e-4)",
-        samples=10_000,
+        samples=3200,
         batch=32,
         warm_steps=10,
         steps=90,

@@ -28,12 +28,13 @@ def test_both_sides_of_throughput_run_the_same_loop(name: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_throughput_has_epochs_for_all_its_steps(name: str, tmp_path: Path) -> None:
+def test_throughput_has_epochs_for_all_its_steps_and_hardly_more(name: str, tmp_path: Path) -> None:
     model = MODELS[name]
     loop = throughput.loop(model, tmp_path / "s.json")
     epochs = next(line for line in loop.splitlines() if line.startswith("for epoch"))
     steps = int(epochs.partition("range(")[2].partition(")")[0]) * (model.samples // model.batch)
-    assert steps >= model.warm_steps + model.steps
+    last = model.warm_steps + model.steps
+    assert last <= steps < 1.1 * last
 
 
 def test_the_texts_of_start_and_log_are_valid() -> None:
