@@ -13,9 +13,7 @@ import torch
 FIRST_BUCKET_BYTES = 1 << 20  #: small, so that the first reduction starts early
 BUCKET_BYTES = 25 << 20
 PAGE_BYTES = 4096
-LARGE = (
-    1 << 18
-)  #: numbers of a gradient that does not stay in a core's cache: it is read once, in a call of its own
+LARGE = 1 << 18  #: numbers of a gradient that does not stay in a core's cache: it goes in a call of its own
 TURNS = 2  #: of shared memory: see `Bucket.gather`
 
 
