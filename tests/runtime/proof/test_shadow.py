@@ -137,7 +137,7 @@ def test_the_end_of_a_run_waits_a_bounded_time(engine: Cluster) -> None:
     began = time.monotonic()
     run = started(engine, SLOW + "fit(1)", check=None)
     assert ended(engine, run) == []
-    assert 1.0 < time.monotonic() - began < 8.0
+    assert 1.0 < time.monotonic() - began < 30.0  # the shadow sleeps for a minute
 
 
 def test_what_the_cell_raises_alone_is_no_verdict(engine: Cluster) -> None:
