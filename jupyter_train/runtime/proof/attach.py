@@ -85,6 +85,8 @@ class Solo:
         if self._count < self._first:
             self._chance.begin()
         self._witness.backward(site, tensors, loss)
+        if self._count == self._first:
+            self._chance.watch(self._witness.generators)
 
     def close(self) -> None:
         """Leave torch as it was."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import functools
 import mmap
+import pickle
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ class Chance:
     """Notices draws from the global generators. Main thread of the shadow; its loaders' workers share a flag."""
 
     def __init__(self) -> None:
+        self._own: tuple[Any, ...] = ()
         self.in_loop = False
         self.coarse = ""  #: a type below 32 bits that autocast was asked for
         self._in_data = mmap.mmap(-1, 1)
@@ -45,9 +47,18 @@ class Chance:
     def step(self) -> None:
         """A backward has ended: who has drawn since the batch came?"""
         if self._mark is not None:
-            now = _states()
+            now = self._states()
             self.in_loop = self.in_loop or now != self._mark
             self._mark = now
+
+    def watch(self, generators: Sequence[Any]) -> None:
+        """Generators of the cell's own count as well: ranks draw from copies of them, for shares of other sizes."""
+        self._own = tuple(generators)
+        if self._mark is not None:
+            self._mark = self._states()
+
+    def _states(self) -> tuple[Any, ...]:
+        return (*_states(), *map(_state_of, self._own))
 
     def begin(self) -> None:
         """What was drawn up to now does not count: the first step to be compared begins."""
@@ -93,7 +104,7 @@ class Chance:
                 self._mark = None  # between two passes ranks draw alike
                 raise
             if name == "__next__" or self._mark is not None:
-                self._mark = _states()
+                self._mark = self._states()
             return value
 
         patches.replace(owner, name, called)
@@ -118,6 +129,16 @@ def _states() -> tuple[Any, ...]:
     device = cuda.get_rng_state().numpy().tobytes() if cuda.is_initialized() else b""
     host = torch.default_generator.get_state().numpy().tobytes()
     return (host, device, numbers[1].tobytes(), *numbers[2:], random.getstate())
+
+
+def _state_of(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state().numpy().tobytes()
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    if isinstance(generator, np.random.Generator):
+        return pickle.dumps(generator.bit_generator.state)
+    return pickle.dumps(generator.get_state())
 
 
 def _drops(module: nn.Module) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,6 +17,7 @@ from jupyter_train.runtime.parallel.sites import Sites
 
 DEEPEST = 3
 MOST_ITEMS = 2000
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
 class Named:
@@ -24,6 +27,7 @@ class Named:
         self.parameters: dict[str, torch.Tensor] = {}
         self.buffers: dict[str, torch.Tensor] = {}
         self.modules: dict[str, nn.Module] = {}
+        self.generators: list[Any] = []  #: of random numbers, the cell's own
         self._seen: set[int] = set()
 
     def add_parameter(self, name: str, tensor: torch.Tensor) -> None:
@@ -90,6 +94,8 @@ def _walk(named: Named, name: str, value: Any) -> int:
             for group, settings in enumerate(one.param_groups):
                 for number, parameter in enumerate(settings["params"]):
                     named.add_parameter(f"{label}[{group}][{number}]", parameter)
+        elif isinstance(one, GENERATORS):
+            named.generators.append(one)
         elif isinstance(one, torch.Tensor):
             if one.is_leaf and one.requires_grad:
                 named.add_parameter(label, one)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ class Witness:
         keeps: whether a plain tensor that takes gradients is a parameter rather than data.
         others: all parameters that should have been found.
         full: called once, when the last step was recorded.
-        keeps_modules: hold on to the modules that the cell names.
+        keeps_modules: hold on to the modules and generators of random numbers that the cell names.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Witness:
         self.steps: list[Step] = []
         self.is_full = False
         self.modules: Mapping[str, torch.nn.Module] = {}  #: that the cell names, at the first step
+        self.generators: Sequence[Any] = ()  #: likewise
 
     @property
     def recording(self) -> Recording:
@@ -84,7 +85,7 @@ class Witness:
         graded = {name: tensor.grad for name, tensor in parameters.items() if tensor.grad is not None}
         first = not self.steps
         if first and self._keeps_modules:
-            self.modules = named.modules
+            self.modules, self.generators = named.modules, named.generators
         step = Step(
             number=self._count,
             place=str(site),

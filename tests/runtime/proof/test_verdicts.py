@@ -72,6 +72,17 @@ SAME = {
                 w -= 0.1 * w.grad
                 w.grad = None
     """,
+    "a loader with a generator of its own": """
+        own = torch.Generator().manual_seed(4)
+        model = mlp()
+        opt = torch.optim.SGD(model.parameters(), 0.1)
+        for epoch in range(3):
+            for x, y in DataLoader(TensorDataset(X, Y), 50, shuffle=True, generator=own):
+                opt.zero_grad()
+                loss = F.cross_entropy(model(x), y)
+                loss.backward()
+                opt.step()
+    """,
     "a loop that draws between its passes": """
         model = mlp()
         opt = torch.optim.SGD(model.parameters(), 0.1)
@@ -117,6 +128,20 @@ CHANCE = {
         for x, y in {LOADER}:
             opt.zero_grad()
             loss = F.cross_entropy(model(x + torch.from_numpy(np.random.randn(*x.shape)) * 0.1), y)
+            loss.backward()
+            opt.step()
+    """,
+        "the loop",
+    ),
+    "noise by a generator of its own": (
+        f"""
+        import numpy as np
+        rng = np.random.default_rng(3)
+        model = mlp()
+        opt = torch.optim.SGD(model.parameters(), 0.1)
+        for x, y in {LOADER}:
+            opt.zero_grad()
+            loss = F.cross_entropy(model(x + torch.from_numpy(rng.normal(size=x.shape)) * 0.1), y)
             loss.backward()
             opt.step()
     """,
