@@ -209,6 +209,7 @@ class Pass:
             batch, share = feed.cut_ready(self, batch, cutting)
             total = 0 if share is None else share.total
         self.share = share
+        feed.streams.decisions.next_batch()
         feed.fetched(total)
         return batch
 
@@ -326,11 +327,12 @@ class Feed:
             shared: it draws what all ranks draw.
         """
         before, self._is_reading = self._is_reading, True
+        self.streams.is_reading = True
         try:
             with self.streams.shared() if shared else nullcontext():
                 yield
         finally:
-            self._is_reading = before
+            self._is_reading = self.streams.is_reading = before
 
     def take_uneven(self, cutting: Cutting) -> bool:
         """Is the next batch of that pass to be cut unevenly? Asked once for each."""

@@ -78,6 +78,8 @@ class Header:
         self.parted = ""  #: how, once the ranks have: a cell that catches this must not go on
         self.over: StartOver | None = None  #: the attempt is given up: nothing in it counts any more
         self._left_behind = 0  #: looks in a row that found a rank beyond what this one waits for
+        #: called with the line where ranks have losses of other terms in a split loop; does not return if that helps
+        self.on_other_terms: Callable[[str], None] = lambda where: None
         groups.on_wait = self.look
 
     def post(self, kind: Kind, site: Site, *, batch: int = 0, rates: int = 0, loss: int = 0) -> None:
@@ -196,10 +198,16 @@ class Header:
         """The ranks have parted.
 
         Raises:
-            RanksDiverged: always, with each rank's place.
+            RanksDiverged: with each rank's place.
+            StartOver: where ranks only have shares of a batch whose losses are made of other terms.
         """
         if not self.parted:
-            self.parted = self._message([self._board.latest(r) for r in range(self._groups.world_size)])
+            rows = [self._board.latest(r) for r in range(self._groups.world_size)]
+            if any(row.life == Life.STARTS_OVER for row in rows):
+                self.start_over()
+            if _have_other_terms(rows):
+                self.on_other_terms(self._place(rows[0]))
+            self.parted = self._message(rows)
             self.live(Life.PARTED)
         raise RanksDiverged(self.parted)
 
@@ -240,6 +248,18 @@ class Header:
         if len({row.loss for row in rows}) > 1:
             return "their losses are made of different terms"
         return "did not arrive there together"
+
+
+def _have_other_terms(rows: list[Row]) -> bool:
+    """All are before the same backward of the same step, but their losses are made differently, or are new to some."""
+    places = {(row.sequence, row.site, row.batch, row.rates) for row in rows}
+    kinds = {Kind(row.kind) for row in rows if row.sequence}
+    return (
+        len(places) == 1
+        and kinds <= {Kind.STUDY, Kind.BACKWARD}
+        and len({(row.kind, row.loss) for row in rows}) > 1
+        and all(row.life == Life.RUNNING for row in rows)
+    )
 
 
 def _doing(row: Row) -> str:

@@ -83,6 +83,20 @@ class Reducer:
         self._lines: dict[Site, Line] = {}
         feed.give_up = self._give_up
 
+        header.on_other_terms = self._on_other_terms
+
+    def _on_other_terms(self, where: str) -> None:
+        """The ranks' losses are made of other terms: of whole batches they are not, or the ranks have parted indeed."""
+        error = not_splittable(
+            where,
+            "the loss is made of other terms on one part of the batch than on another, as where a loop goes on to the end "
+            "of the longest sentence, or a random number decides",
+            "With terms that are the same for all samples (sentences padded to one length, random.random() to decide) it is split",
+        )
+        found = () if self._feed.per_rank else self._feed.found_whole(error)
+        if found:
+            self._header.start_over(found)
+
     def _is_weight(self, leaf: torch.Tensor) -> bool:
         return self.registry.number(leaf) is not None
 

@@ -3,7 +3,8 @@
 Outside split loops, and while a sampler draws, all ranks read the shared
 stream, so that initial weights, shuffles and whole passes come out alike.
 Inside a split loop each rank has its own (dropout, augmentation): ranks see
-shares of different sizes and would otherwise drift apart.
+shares of different sizes and would otherwise drift apart. Single numbers that the
+loop's body draws by ``random`` and numpy are the exception: see ``decisions``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from jupyter_train.runtime.parallel.decisions import Decisions
 from jupyter_train.runtime.parallel.patches import Patches
 
 _PRIME = 1_000_003
@@ -38,7 +40,10 @@ class Streams:
         self.rank = rank
         self._cuda = device if device.type == "cuda" else None
         self.is_private = False
-        self._other = self._fresh(zlib.crc32(torch.get_rng_state().numpy().tobytes()))
+        self.is_reading = False  #: a data set is being read, which draws for samples
+        seed = zlib.crc32(torch.get_rng_state().numpy().tobytes())
+        self._other = self._fresh(seed)
+        self.decisions = Decisions(seed, is_asked=lambda: self.is_private and not self.is_reading)
 
     def _fresh(self, seed: int) -> _States:
         own = (seed * _PRIME + 7919 * (self.rank + 1)) % (1 << 62)
@@ -109,8 +114,10 @@ class Streams:
             self.use(private=False)
             generator: torch.Generator = original(seed)
             self._other = self._fresh(int(seed))
+            self.decisions.reset(int(seed))
             self.use(private=before)
             return generator
 
+        self.decisions.install(patches)
         patches.replace(torch, "manual_seed", manual_seed)
         patches.replace(torch.random, "manual_seed", manual_seed)

@@ -634,3 +634,59 @@ for k, (x, y) in enumerate(loader):
         pass
 """
 )
+
+RANDOM: dict[
+    str, str
+] = {}  #: the loop draws random numbers: split, the same on all ranks, but not the numbers of one process
+
+RANDOM["teacher forcing"] = """
+import random
+T = torch.randint(0, 5, (N, 4), generator=g0); loader = DataLoader(TensorDataset(T, T.flip(1)), batch_size=16, shuffle=True)
+class Seq(nn.Module):
+    def __init__(self):
+        super().__init__(); self.emb = nn.Embedding(6, 16); self.enc = nn.GRU(16, 16, batch_first=True); self.dec = nn.GRUCell(16, 16); self.out = nn.Linear(16, 5)
+    def forward(self, a, b, ratio):
+        h = self.enc(self.emb(a))[1][0]; token = torch.full((len(a),), 5); loss = 0; forced = random.random() < ratio
+        for t in range(4):
+            h = self.dec(self.emb(token), h); z = self.out(h)
+            loss = loss + F.cross_entropy(z, b[:, t]) if forced or t < 3 else loss
+            token = b[:, t] if forced else z.argmax(1)
+        return loss
+model = Seq(); opt = torch.optim.Adam(model.parameters(), 1e-2); out = []
+for ep in range(4):
+    for a, b in loader:
+        loss = model(a, b, .5); opt.zero_grad(); loss.backward(); opt.step(); out.append(loss.item())
+"""
+RANDOM["mixup"] = """
+import numpy as np
+loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
+model = mlp(); opt = torch.optim.Adam(model.parameters(), 1e-2); out = []
+for ep in range(8):
+    for x, y in loader:
+        lam = np.random.beta(.4, .4); other = torch.randperm(len(x))
+        z = model(lam * x + (1 - lam) * x[other])
+        loss = lam * F.cross_entropy(z, y) + (1 - lam) * F.cross_entropy(z, y[other])
+        opt.zero_grad(); loss.backward(); opt.step(); out.append(loss.item())
+"""
+RANDOM["a variational autoencoder"] = """
+class VAE(nn.Module):
+    def __init__(self): super().__init__(); self.enc = nn.Linear(10, 8); self.mu = nn.Linear(8, 3); self.lv = nn.Linear(8, 3); self.dec = mlp(3, 16, 10)
+    def forward(self, x):
+        h = self.enc(x).tanh(); mu, lv = self.mu(h), self.lv(h)
+        return self.dec(mu + torch.randn_like(mu) * (lv / 2).exp()), mu, lv
+loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True); model = VAE(); opt = torch.optim.Adam(model.parameters(), 5e-3); out = []
+for ep in range(8):
+    for x, _ in loader:
+        z, mu, lv = model(x)
+        loss = F.mse_loss(z, x, reduction='sum') - .5 * torch.sum(1 + lv - mu.pow(2) - lv.exp())
+        opt.zero_grad(); loss.backward(); opt.step(); out.append(loss.item() / 160)
+"""
+RANDOM["dropout, and augmentation by numpy in the loop"] = """
+import numpy as np
+loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
+model = nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Dropout(.2), nn.Linear(32, 3)); opt = torch.optim.Adam(model.parameters(), 1e-2); out = []
+for ep in range(8):
+    for x, y in loader:
+        x = x + .1 * torch.from_numpy(np.random.randn(*x.shape)) + .1 * np.random.uniform(-1, 1)
+        loss = F.cross_entropy(model(x), y); opt.zero_grad(); loss.backward(); opt.step(); out.append(loss.item())
+"""

@@ -348,3 +348,30 @@ OF_SAMPLES["a gradient penalty (WGAN-GP) on scores"] = (
 OF_SAMPLES["a gradient penalty (WGAN-GP) on a sum"] = OF_SAMPLES[
     "a gradient penalty (WGAN-GP) on scores"
 ].replace("s, x, torch.ones_like(s)", "s.sum(), x")
+WHOLE_AGAIN["as many terms as the longest sequence of the batch is long"] = (
+    "terms on",
+    """
+L = torch.arange(N) % 7 + 1
+def collate(samples):
+    return nn.utils.rnn.pad_sequence([x[:n] for x, n, y in samples], batch_first=True), torch.stack([y for x, n, y in samples])
+loader = DataLoader(TensorDataset(X, L, Y), batch_size=5, shuffle=True, collate_fn=collate)
+model = nn.RNNCell(1, 3); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for ep in range(2):
+    for x, y in loader:  # whole
+        h = torch.zeros(len(x), 3); loss = 0
+        for t in range(x.shape[1]): h = model(x[:, t:t + 1], h); loss = loss + F.cross_entropy(h, y)
+        opt.zero_grad(); loss.backward(); opt.step()
+""",
+)
+WHOLE_AGAIN["terms that a random tensor decides about, late"] = (
+    "made of other terms on one part of the batch",
+    """
+loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True); torch.manual_seed(7); k = 0
+model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1)
+for ep in range(3):
+    for x, y in loader:  # whole
+        k += 1; z = model(x); loss = F.cross_entropy(z, y)
+        if k < 4 or torch.rand(1).item() < .5: loss = loss + .1 * z.pow(2).mean()
+        opt.zero_grad(); loss.backward(); opt.step()
+""",
+)
