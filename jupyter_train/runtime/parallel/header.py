@@ -251,13 +251,16 @@ class Header:
 
 
 def _have_other_terms(rows: list[Row]) -> bool:
-    """All are before the same backward of the same step, but their losses are made differently, or are new to some."""
-    places = {(row.sequence, row.site, row.batch, row.rates) for row in rows}
-    kinds = {Kind(row.kind) for row in rows if row.sequence}
+    """Those that have come furthest are before the same backward of one step, but their losses are made differently.
+
+    The others are on their way: they have not come to it yet.
+    """
+    furthest = max(row.sequence for row in rows)
+    there = [row for row in rows if row.sequence == furthest]
     return (
-        len(places) == 1
-        and kinds <= {Kind.STUDY, Kind.BACKWARD}
-        and len({(row.kind, row.loss) for row in rows}) > 1
+        len({(row.site, row.batch, row.rates) for row in there}) == 1
+        and {Kind(row.kind) for row in there} <= {Kind.STUDY, Kind.BACKWARD}
+        and len({(row.kind, row.loss) for row in there}) > 1
         and all(row.life == Life.RUNNING for row in rows)
     )
 
