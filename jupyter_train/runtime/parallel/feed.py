@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn
@@ -211,6 +211,7 @@ class Pass:
         self.share = share
         feed.streams.decisions.next_batch()
         feed.fetched(total)
+        feed.count(self.site)
         return batch
 
     def close(self) -> None:
@@ -263,6 +264,7 @@ class Feed:
         self._splitters: weakref.WeakKeyDictionary[Any, Splitter] = weakref.WeakKeyDictionary()
         self._trained: set[Site] = set()  #: loops that have come to a backward
         self._dropped: list[Site] = []  #: split loops left by break or an error in their first batches
+        self._handed: Counter[Site] = Counter()
         self._kinds: dict[tuple[Site, ...], Loop] = {}
 
     # -- what the backward asks
@@ -299,14 +301,26 @@ class Feed:
             if one is not None and one.site is current.site:
                 one.backwards += 1
 
+    def _has_just_begun(self, site: Site) -> bool:
+        """It never came to a backward, or is at its second batch.
+
+        That is the first whose shares have another size, which a state that is
+        handed from batch to batch does not fit.
+        """
+        return site not in self._trained or self._handed[site] == 2
+
+    def count(self, site: Site) -> None:
+        """A batch was handed out there."""
+        self._handed[site] += 1
+
     def untried(self, error: BaseException) -> list[Site]:
-        """The loops whose batches are split, that ``error`` has left, and that never came to a backward."""
+        """The loops whose batches are split, that ``error`` has left, and that have just begun."""
         passes = [ref() for ref in self._open]
         split = [one.site for one in passes if one is not None and one.share is not None]
         return [
             site
             for site in dict.fromkeys([*split, *self._dropped])
-            if site not in self._trained and is_left_by(site, error)
+            if self._has_just_begun(site) and is_left_by(site, error)
         ]
 
     def found_whole(self, error: NotSplittable, sites: Sequence[Site] = ()) -> tuple[WholeLoop, ...]:
@@ -373,7 +387,7 @@ class Feed:
 
     def leave(self, left: Pass) -> None:
         """``left`` has ended."""
-        if left.share is not None and left.site not in self._trained and left.site not in self._dropped:
+        if left.share is not None and self._has_just_begun(left.site) and left.site not in self._dropped:
             self._dropped.append(left.site)
         was_newest = bool(self._open) and self._open[-1]() in (None, left)
         self._open = [ref for ref in self._open if ref() not in (None, left)]

@@ -11,6 +11,7 @@ import torch
 
 from jupyter_train.runtime.parallel.averaging import Averager, Line, Note
 from jupyter_train.runtime.parallel.buffers import LOOKS, check_buffers
+from jupyter_train.runtime.parallel.cellhooks import CellHooks
 from jupyter_train.runtime.parallel.errors import NotSplittable, not_splittable
 from jupyter_train.runtime.parallel.feed import Feed, Pass
 from jupyter_train.runtime.parallel.graph import scaled
@@ -64,6 +65,7 @@ class Reducer:
         self._stop_requested = stop_requested
         self._on_stop = on_stop
         self._on_trained = on_trained
+        self.cell_hooks = CellHooks(self.registry)
         self._learner = Learner(self.registry, groups, remarks)
         self._averager = Averager(
             groups=groups,
@@ -176,6 +178,8 @@ class Reducer:
             handles += [leaf.register_hook(lambda grad: scale([grad])[0]) for leaf in self._inputs(root)]  # type: ignore[no-untyped-call]
         if weights.root != 1.0:
             arguments = _scaled(tensors, arguments, weights.root)
+        if share is not None:
+            self.cell_hooks.hold()
         try:
             with self._averager.watching(line):
                 original(tensors, *arguments)
@@ -190,7 +194,9 @@ class Reducer:
         finally:
             for handle in handles:
                 handle.remove()
+            held = self.cell_hooks.put_back()
         told = self._average(line, roots, weights, share, note)
+        self.cell_hooks.run(held)
         if told.stop:
             self._on_stop()
         self._averager.count(line)

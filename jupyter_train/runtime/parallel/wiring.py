@@ -289,6 +289,7 @@ class Parallel:
             return current.share if current is not None else None
 
         reducer.registry.install(patches)
+        reducer.cell_hooks.install(patches)
         self._remarks = remarks
         _watch_grad(patches, reducer, self._note_gradients)
         streams.install(patches)

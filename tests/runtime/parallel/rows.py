@@ -40,6 +40,10 @@ class Row:
 
 
 _ESTIMATED = {
+    "a second loader read by next beside the first": "the loss shown is an estimate",
+    "zip of two loaders, one over a stream": "the loss shown is an estimate",
+    "zip of a loader with itself": "the loss shown is an estimate",
+    "zip with itertools.cycle": "the loss shown is an estimate",
     "loss: means over different numbers of samples": "the loss shown is an estimate",
     "two tasks with a loss each, and a third now and then": "the loss shown is an estimate",
     "one loss backward twice, two losses of one graph": "before retain_graph=True the loss stays that of the share",
@@ -51,8 +55,15 @@ _TOLERANCES = {
         "bfloat16 keeps 8 bits: sums of other shares round otherwise",
     ),
 }
-_ON_TWO = {"numbers without a dimension, of one sample": "on two ranks; refused where each has one sample"}
+_ON_TWO = {
+    "a loader nested in itself": "on two ranks; whole on four, where a batch has three samples",
+    "batches of two zipped loaders that are left out under a condition": "on two ranks; whole on four, where a batch has three samples",
+    "numbers without a dimension, of one sample": "on two ranks; refused where each has one sample",
+}
 _SOME_WHOLE = WHOLE_AT_FIRST | {
+    "phases: one loop that trains, and validates by set_grad_enabled",
+    "one function that trains or validates, by what it is given",
+    "batches of two zipped loaders that are left out under a condition",
     "break, and a loop around next",
     "a validation loop in the middle of an epoch",
     "a training step in a function and a count before it",

@@ -198,6 +198,34 @@ mask = (torch.rand(32, 10) > .5).to(X.dtype); model[0].weight.register_hook(lamb
 model[2].register_full_backward_hook(lambda m, gi, go: None); seen_by_hook = []
 model[1].register_forward_hook(lambda m, i, o: seen_by_hook.append(len(o)))
 {LOOP}"""
+STEPS["hooks on parameters that clip, as gradients accumulate"] = f"""{HEAD}{_SGD}
+for p in model.parameters(): p.register_hook(lambda g: g.clamp(-.01, .01))
+for ep in range(2):
+    for k, (x, y) in enumerate(loader):
+        loss = crit(model(x), y); loss.backward(); out.append(loss.item())
+        if k % 3 == 2: opt.step(); opt.zero_grad()
+"""
+STEPS["hooks on parameters that read, and one that is removed"] = """
+loader = DataLoader(TensorDataset(X, Y), batch_size=12, shuffle=True); out = []; norms = []
+class Net(nn.Module):
+    def __init__(self): super().__init__(); self.a = nn.Linear(10, 8); self.b = nn.Linear(8, 8); self.o = nn.Linear(8, 3)
+    def forward(self, x, k): h = torch.tanh(self.a(x)); return self.o(h + self.b(h) if k % 2 else h)
+model = Net(); opt = torch.optim.SGD(model.parameters(), .1)
+handle = model.a.weight.register_hook(lambda g: g / g.norm()); model.b.weight.register_hook(lambda g: norms.append(g.norm().item()))
+for ep in range(2):
+    for k, (x, y) in enumerate(loader):
+        opt.zero_grad(); loss = F.cross_entropy(model(x, k), y); loss.backward(); opt.step(); out.append(loss.item())
+    handle.remove()
+out += norms
+"""
+STEPS["an optimizer that steps inside of backward"] = """
+loader = DataLoader(TensorDataset(X, Y), batch_size=12, shuffle=True); model = mlp(); out = []
+opts = {p: torch.optim.SGD([p], .1) for p in model.parameters()}
+def step(p): opts[p].step(); opts[p].zero_grad()
+for p in model.parameters(): p.register_post_accumulate_grad_hook(step)
+for ep in range(2):
+    for x, y in loader: loss = F.cross_entropy(model(x), y); loss.backward(); out.append(loss.item())
+"""
 STEPS["no_grad updates by hand, of lists"] = f"""{HEAD}
 params = list(model.parameters()); speed = [torch.zeros_like(p) for p in params]
 for ep in range(2):

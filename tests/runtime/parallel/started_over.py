@@ -275,6 +275,18 @@ for x, y in loader:  # whole
     opt.zero_grad(); loss = F.cross_entropy(functional_call(model, fast, (x,)), y); loss.backward(); opt.step()
 """,
 )
+WHOLE_AGAIN["a state that an RNN hands from batch to batch"] = (
+    "as where the cell relies on the batch size that it asked for",
+    """
+loader = DataLoader(TensorDataset(torch.randn(N, 5, 4), Y), batch_size=12, drop_last=True); out = []
+model = nn.ModuleDict({"rnn": nn.RNN(4, 8, batch_first=True), "head": nn.Linear(8, 3)}); opt = torch.optim.Adam(model.parameters(), 1e-2)
+for ep in range(2):
+    h = None
+    for x, y in loader:  # whole
+        z, h = model["rnn"](x, h); h = h.detach()
+        opt.zero_grad(); loss = F.cross_entropy(model["head"](z[:, -1]), y); loss.backward(); opt.step(); out.append(loss.item())
+""",
+)
 
 WHOLE_AGAIN["a codebook that follows the batches (VQ)"] = (
     "the buffer model.codes is filled from the batch",

@@ -54,7 +54,7 @@ def test_a_row_is_like_one_process(ranks: int, name: str, plain_python: PlainPyt
                 assert outcome.out == pytest.approx(wanted.out, rel=max(1e-9, row.tolerance), nan_ok=True)
     if row.is_estimate:
         assert all(outcome.out == outcomes[0].out for outcome in outcomes)
-        assert any("an estimate" in remark for remark in outcomes[0].remarks)
+        assert sum("an estimate" in remark for remark in outcomes[0].remarks) == 1
     dealt = matrix.dealt(wanted, outcomes)
     if row.does is Does.WHOLE:
         assert dealt.split == 0
@@ -66,7 +66,7 @@ def test_a_row_is_like_one_process(ranks: int, name: str, plain_python: PlainPyt
     assert not any(outcome.remarks for outcome in outcomes[1:]), "one rank speaks for all"
     if row.topic == "Loaders" and not row.some_whole:
         said = [remark for remark in outcomes[0].remarks if not remark.startswith("counts of a loop")]
-        assert not said, "nothing is said where all is as written"
+        assert len(said) == row.is_estimate, "nothing else is said where all is as written"
 
 
 def test_the_table_in_the_documentation_has_the_rows_that_there_are() -> None:
