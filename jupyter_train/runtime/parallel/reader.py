@@ -188,7 +188,10 @@ class Reader:
             NotSplittable: it has no batch in it any more, and what it was made of has: a covariance for instance.
         """
         dims = dims_of(node)
-        reduces, below = (_REDUCES, *dims), (_BELOW, _shapes_below(node))
+        at = len(
+            self._visits
+        )  # of two loaders' batches one rank's share may be as large as the other one's of the other
+        reduces, below = (_REDUCES, at, *dims), (_BELOW, at, _shapes_below(node))
         if not dims or self._batch_sizes == [1]:
             return False  # a share of one sample shows nothing
         self._judged.update((reduces, below))

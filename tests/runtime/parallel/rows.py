@@ -42,7 +42,6 @@ class Row:
 _ESTIMATED = {
     "a second loader read by next beside the first": "the loss shown is an estimate",
     "zip of two loaders, one over a stream": "the loss shown is an estimate",
-    "zip of a loader with itself": "the loss shown is an estimate",
     "zip with itertools.cycle": "the loss shown is an estimate",
     "loss: means over different numbers of samples": "the loss shown is an estimate",
     "two tasks with a loss each, and a third now and then": "the loss shown is an estimate",
