@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch.nn import functional
 from jupyter_train.runtime.parallel.patches import Patches
 from jupyter_train.runtime.parallel.running import RunningStatistics
 from jupyter_train.runtime.parallel.shares import Share
+from jupyter_train.runtime.parallel.study import Study
 
 _without_compiling: Any = torch.compiler.disable
 
@@ -36,12 +38,14 @@ class Statistics:
         share: Callable[[], Share | None],
         running: RunningStatistics,
         synchronous: bool = True,
+        study: Study | None = None,
     ) -> None:
         self.gather = gather  #: everybody's row, shape (ranks, len(row))
         self.total = total  #: sum over the ranks, in place
         self.share = share  #: of the batch being worked on; None where it is whole
         self._running = running
         self._synchronous = synchronous  #: of the global batch; else each rank's of its share
+        self._study = study
         self._in_module = False
 
     def install(self, patches: Patches) -> None:
@@ -159,15 +163,18 @@ class Statistics:
         eps: float,
         share: Share,
     ) -> torch.Tensor:
-        y, mean, variance, count = _Normalize.apply(
-            x, weight, bias, _How(eps=eps, statistics=self, is_empty=share.is_empty)
-        )  # type: ignore[no-untyped-call]
-        running_mean, running_var = running
-        if running_mean is not None and running_var is not None:
-            with torch.no_grad():
-                n = float(count)
-                running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-                running_var.lerp_((variance * (n / (n - 1))).to(running_var.dtype), momentum)
+        with self._study.paused() if self._study is not None else nullcontext():
+            y, mean, variance, count = _Normalize.apply(
+                x, weight, bias, _How(eps=eps, statistics=self, is_empty=share.is_empty)
+            )  # type: ignore[no-untyped-call]
+            running_mean, running_var = running
+            if running_mean is not None and running_var is not None:
+                with torch.no_grad():
+                    n = float(count)
+                    running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+                    running_var.lerp_((variance * (n / (n - 1))).to(running_var.dtype), momentum)
+        if self._study is not None:
+            self._study.same_as(y, x)
         result: torch.Tensor = y
         return result
 

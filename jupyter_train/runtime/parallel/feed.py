@@ -31,6 +31,8 @@ from jupyter_train.runtime.parallel.samples import looks_at_rank, state_of
 from jupyter_train.runtime.parallel.shares import Share, cut
 from jupyter_train.runtime.parallel.sites import Site, Sites, drains, is_left_by
 from jupyter_train.runtime.parallel.streaming import Dealer, Dealt, Order, cut_ready, in_order, like
+from jupyter_train.runtime.parallel.study import Study
+from jupyter_train.runtime.parallel.watching import BATCHES
 from jupyter_train.runtime.parallel.whole import WholeLoops, remark
 
 _DRAW_AT_THE_START = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
@@ -39,9 +41,9 @@ _DRAW_AT_THE_START = (RandomSampler, SequentialSampler, SubsetRandomSampler, Wei
 class Cutting:
     """How one pass cuts its batches, and the cuts that were made but not yet handed out."""
 
-    def __init__(self, *, splits: bool, uneven_first: bool) -> None:
+    def __init__(self, *, splits: bool, uneven: int) -> None:
         self.splits = splits
-        self.uneven_first = uneven_first
+        self.uneven = uneven  #: so many of its next batches are cut unevenly
         self.cuts: deque[tuple[Share | None, int]] = deque()
         self.state = 0  #: digest of what the data set of a stream holds
         self.ready_rows = (
@@ -60,7 +62,7 @@ class Splitter:
     def __init__(self, inner: Any, feed: Feed, *, is_stream: bool = False) -> None:
         self.inner = inner
         self.is_stream = is_stream
-        self.cutting = Cutting(splits=False, uneven_first=False)
+        self.cutting = Cutting(splits=False, uneven=0)
         self._feed = feed
         sampler = getattr(inner, "sampler", None)
         self._draws_at_the_start = type(inner) is BatchSampler and type(sampler) in _DRAW_AT_THE_START
@@ -193,6 +195,8 @@ class Pass:
     def _next(self) -> Any:
         feed = self._feed
         feed.fetching()
+        if feed.study is not None:
+            feed.study.fetching(self.site, splits=self.splits)
         try:
             with feed.reading(shared=self._reads_here and not self.deals_itself):
                 batch = next(self._inner)
@@ -212,6 +216,8 @@ class Pass:
         feed.streams.decisions.next_batch()
         feed.fetched(total)
         feed.count(self.site)
+        if feed.study is not None:
+            feed.study.fetched(self.site, batch, share)
         return batch
 
     def close(self) -> None:
@@ -244,6 +250,7 @@ class Feed:
         sites: Sites,
         remarks: Remarks,
         whole: WholeLoops,
+        study: Study | None,
         fetching: Callable[[], None],
         fetched: Callable[[int], None],
     ) -> None:
@@ -253,6 +260,7 @@ class Feed:
         self.streams = streams
         self.fetching = fetching
         self.fetched = fetched
+        self.study = study
         self.active = True
         self.wants_uneven = False
         self.give_up: Callable[[NotSplittable], NoReturn] = _raised
@@ -350,8 +358,9 @@ class Feed:
 
     def take_uneven(self, cutting: Cutting) -> bool:
         """Is the next batch of that pass to be cut unevenly? Asked once for each."""
-        uneven = cutting.uneven_first or self.wants_uneven
-        cutting.uneven_first = self.wants_uneven = False
+        uneven = cutting.uneven > 0 or self.wants_uneven
+        cutting.uneven = max(0, cutting.uneven - 1)
+        self.wants_uneven = False
         return uneven
 
     def cut_ready(self, one: Pass, batch: Any, cutting: Cutting) -> tuple[Any, Share | None]:
@@ -387,6 +396,8 @@ class Feed:
 
     def leave(self, left: Pass) -> None:
         """``left`` has ended."""
+        if self.study is not None:
+            self.study.left(left.site)
         if left.share is not None and self._has_just_begun(left.site) and left.site not in self._dropped:
             self._dropped.append(left.site)
         was_newest = bool(self._open) and self._open[-1]() in (None, left)
@@ -421,7 +432,8 @@ class Feed:
         splits = loop is Loop.TRAINS and not why
         if not why:
             # In every pass, though the first would do: a run that is taken up again cuts as the one before it did.
-            cutting = Cutting(splits=splits, uneven_first=splits)
+            # A pass that is whole until it trains is watched from then on.
+            cutting = Cutting(splits=splits, uneven=BATCHES)
             splitter = self._splitter(loader, cutting)
         if deals_itself and loop is Loop.TRAINS:
             self._remarks.say(

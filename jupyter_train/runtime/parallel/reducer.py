@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn
 
 import torch
@@ -26,6 +26,7 @@ from jupyter_train.runtime.parallel.remarks import Remarks
 from jupyter_train.runtime.parallel.shares import Share
 from jupyter_train.runtime.parallel.sites import Site, Sites
 from jupyter_train.runtime.parallel.sizes import first_words, is_of_a_size
+from jupyter_train.runtime.parallel.study import Study
 from jupyter_train.runtime.parallel.taking import Taking, scaler
 from jupyter_train.runtime.parallel.weighing import Weigher, Weights, corrected
 
@@ -52,6 +53,7 @@ class Reducer:
         on_stop: Callable[[], None],
         on_trained: Callable[[Pass, Site], None],
         neighbours: Neighbours | None = None,
+        study: Study | None = None,
     ) -> None:
         self.active = True
         self.registry = Registry()
@@ -66,6 +68,7 @@ class Reducer:
         self._on_stop = on_stop
         self._on_trained = on_trained
         self.cell_hooks = CellHooks(self.registry)
+        self._study = study
         self._learner = Learner(self.registry, groups, remarks)
         self._averager = Averager(
             groups=groups,
@@ -119,7 +122,8 @@ class Reducer:
             RanksDiverged, PeerLost, CellError; NotSplittable where shares are forced.
         """
         try:
-            return self._backward(original, site, tensors, arguments)
+            with self._study.paused() if self._study is not None else nullcontext():
+                return self._backward(original, site, tensors, arguments)
         except NotSplittable as error:
             self._give_up(error)
 
@@ -255,6 +259,8 @@ class Reducer:
             self._header.post(Kind.BACKWARD, site, batch=share.digest, rates=self._rates())
             return Weights(value=1.0 / self._ranks)
         profile, reading = known
+        if self._study is not None and self._study.is_under_way:
+            self._judge(self._study, line, root, share)
         self._header.post(Kind.BACKWARD, site, batch=share.digest, rates=self._rates(), loss=reading.digest)
         exactly = (
             exactly
@@ -285,6 +291,18 @@ class Reducer:
         line.has_learned = True
         line.has_inputs = any(True for _ in self._inputs(root))
         return self._weigher.study(line.site, root, share, [one.mine or 1 for one in shares])
+
+    def _judge(self, study: Study, line: Line, root: torch.Tensor, share: Share) -> None:
+        """The ranks find out together whether what was done since the last time can be done on shares."""
+        self._header.post(Kind.STUDY, line.site, batch=share.digest, rates=self._rates())
+        self._header.check()
+        found = study.judge([root], self._feed.shares)
+        if found is None:
+            return
+        if not self._feed.per_rank:
+            raise found
+        self._remarks.say(f"{found.why}: with  --batch per-rank  each rank does so within its own batch")
+        study.end()
 
     def _inputs(self, root: torch.Tensor) -> Iterator[torch.Tensor]:
         """Data of this rank's share that takes gradients."""

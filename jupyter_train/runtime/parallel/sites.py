@@ -20,6 +20,9 @@ _EAGER = frozenset(
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 
 
+Instruction = tuple[CodeType, int, int]  #: a code, the offset of its instruction, and the line
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Site:
     """One instruction of the user's code. Compared by identity: there is one per instruction."""
@@ -128,7 +131,7 @@ class Sites:
         key = (frame.f_code, frame.f_lasti)
         site = self._sites.get(key)
         if site is None:
-            site = Site(file=frame.f_code.co_filename, line=frame.f_lineno, text=_call_text(frame))
+            site = Site(file=frame.f_code.co_filename, line=frame.f_lineno, text=_text(*_at(frame)))
             self._sites[key] = self._add(site)
         return site
 
@@ -142,6 +145,17 @@ class Sites:
                 found = Site(file=code.co_filename, line=step.tb_lineno, text="")
             step = step.tb_next
         return found
+
+    def instruction(self, depth: int = 1) -> Instruction | None:
+        """The instruction of the user's code that is under way, cheaper than its site."""
+        frame = self.frame(depth + 1)
+        return None if frame is None else _at(frame)
+
+    def words(self, place: Instruction | None) -> tuple[str, str]:
+        """The line of ``place``, and its source."""
+        if place is None:
+            return "a line of the cell", ""
+        return _place(place[0].co_filename, place[2]), " ".join(_text(*place).split())
 
     def _add(self, site: Site) -> Site:
         self._files.setdefault(site.key >> 24, site.file)
@@ -176,15 +190,18 @@ def is_left_by(site: Site, error: BaseException) -> bool:
     return False
 
 
-def _call_text(frame: FrameType) -> str:
-    """Source of the instruction at which ``frame`` stands; its whole line where Python kept no columns."""
-    code = frame.f_code
+def _at(frame: FrameType) -> Instruction:
+    return frame.f_code, frame.f_lasti, frame.f_lineno
+
+
+def _text(code: CodeType, last: int, number: int) -> str:
+    """Source of the instruction at ``last``, in line ``number``; its whole line where Python kept no columns."""
     positions = list(code.co_positions())
-    at = frame.f_lasti // 2
+    at = last // 2
     line, end_line, start, end = positions[at] if at < len(positions) else (None, None, None, None)
     if line is None or end_line is None or start is None or end is None:
-        return linecache.getline(code.co_filename, frame.f_lineno, frame.f_globals).strip()
-    lines = [linecache.getline(code.co_filename, n, frame.f_globals) for n in range(line, end_line + 1)]
+        return linecache.getline(code.co_filename, number).strip()
+    lines = [linecache.getline(code.co_filename, n) for n in range(line, end_line + 1)]
     raw = [text.encode() for text in lines]
     raw[-1] = raw[-1][:end]
     raw[0] = raw[0][start:]

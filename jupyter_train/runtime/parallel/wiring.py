@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jupyter_train.runtime.parallel.reducer import Reducer
     from jupyter_train.runtime.parallel.rng import Streams
     from jupyter_train.runtime.parallel.sites import Site
+    from jupyter_train.runtime.parallel.study import Study
     from jupyter_train.runtime.stopping import StartOver, StopFlag
 
 LONG_S = 2.0  #: a cell that every rank does whole is worth a word from here on
@@ -59,6 +60,7 @@ class Parallel:
         self._reducer: Reducer | None = None
         self._feed: Feed | None = None
         self._streams: Streams | None = None
+        self._study: Study | None = None
         self._collectives: Collectives = Collectives(
             ranks=world_size, groups=self._the_groups, before=self._before_collective
         )
@@ -170,6 +172,8 @@ class Parallel:
 
     def close(self) -> None:
         """Leave torch as it was; twice does nothing."""
+        if self._study is not None:
+            self._study.end()
         if self._lookout is not None:
             self._lookout.stop()
         self._observer.close()
@@ -200,6 +204,8 @@ class Parallel:
             )
             self._reducer.active = False
             self._observer.shares_curves = False
+        if self._study is not None:
+            self._study.end()
         if self._feed is not None:
             self._feed.active = False
         if self._streams is not None:
@@ -226,6 +232,7 @@ class Parallel:
         from jupyter_train.runtime.parallel.reducer import Reducer
         from jupyter_train.runtime.parallel.rng import Streams
         from jupyter_train.runtime.parallel.running import RunningStatistics
+        from jupyter_train.runtime.parallel.study import Study
         from jupyter_train.runtime.parallel.whole import WholeLoops
 
         observer, patches = self._observer, self._patches
@@ -240,6 +247,7 @@ class Parallel:
         self._lookout.start()
         self._neighbours = meet(groups) if one_host and device.type == "cpu" else None
         self._streams = streams = Streams(self.rank, device)
+        self._study = study = Study(groups=groups, sites=sites)
         self._feed = feed = Feed(
             rank=self.rank,
             ranks=self.world_size,
@@ -248,6 +256,7 @@ class Parallel:
             sites=sites,
             remarks=remarks,
             whole=WholeLoops(whole, cell_file=observer.cell_file),
+            study=study,
             fetching=observer.fetching,
             fetched=observer.fetched,
         )
@@ -268,6 +277,7 @@ class Parallel:
             on_stop=observer.agree_to_stop,
             on_trained=on_trained,
             neighbours=self._neighbours,
+            study=study,
         )
 
         def before_statistics(size: int) -> None:
@@ -291,11 +301,12 @@ class Parallel:
         reducer.registry.install(patches)
         reducer.cell_hooks.install(patches)
         self._remarks = remarks
-        _watch_grad(patches, reducer, self._note_gradients)
+        _watch_grad(patches, reducer, study, self._note_gradients)
+        study.install(patches)
         streams.install(patches)
         feed.install(patches)
         Statistics(
-            gather=gather, total=total, share=share, running=running, synchronous=sync_batchnorm
+            gather=gather, total=total, share=share, running=running, synchronous=sync_batchnorm, study=study
         ).install(patches)
         _unwrap_data_parallel(patches)
         _watch_distributed(patches, lambda: self._leave_alone(remarks))
@@ -383,7 +394,7 @@ def _is_as_expected(remarks: Remarks) -> bool:
     return False
 
 
-def _watch_grad(patches: Patches, reducer: Reducer, called: Callable[[], None]) -> None:
+def _watch_grad(patches: Patches, reducer: Reducer, study: Study, called: Callable[[], None]) -> None:
     import torch
 
     original = torch.autograd.grad
@@ -391,7 +402,7 @@ def _watch_grad(patches: Patches, reducer: Reducer, called: Callable[[], None]) 
     @functools.wraps(original)
     def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, *args: Any, **kwargs: Any) -> Any:
         called()
-        with reducer.taking(outputs, inputs, grad_outputs) as given:
+        with study.paused(), reducer.taking(outputs, inputs, grad_outputs) as given:
             return original(outputs, inputs, given, *args, **kwargs)
 
     patches.replace(torch.autograd, "grad", grad)
