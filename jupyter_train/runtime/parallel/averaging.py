@@ -54,7 +54,8 @@ class Note:
     differs: bool = False  #: other gradients came than planned
     stop: bool = False
     loss: float = float("nan")  #: NaN: not known
-    amounts: list[float] = field(default_factory=list)  #: by rank; each writes its own
+    #: by rank; each writes its own: how much its loss counts, and of a whole one its value
+    amounts: list[float] = field(default_factory=list)
 
 
 class Averager:
@@ -185,6 +186,8 @@ class Averager:
             self._header.check()
         if self._kept:
             note.amounts[self._groups.rank] = self._sum_of_kept(self._kept, self._registry.alive())
+        elif line.is_whole:
+            note.amounts[self._groups.rank] = note.loss
         last = len(plan.buckets) - 1
         for bucket in plan.buckets[plan.next : last]:
             self._start(bucket)
@@ -264,7 +267,11 @@ class Averager:
         if line.plan is None or line.plan.numbers != used or any(stale for *_, stale, _ in told):
             line.plan = self._make_plan(used, parameters)
         self._reduce_all(line.plan, parameters)
-        return Note(loss=sum(loss for _, _, loss, *_ in told), stop=any(stop for *_, stop, _, _ in told))
+        return Note(
+            loss=sum(loss for _, _, loss, *_ in told),
+            stop=any(stop for *_, stop, _, _ in told),
+            amounts=[loss for _, _, loss, *_ in told] if line.is_whole and not line.kept else [],
+        )
 
     def _make_plan(self, used: Sequence[int], parameters: dict[int, torch.Tensor]) -> Plan:
         """The same plan on every rank, in shared memory where there is some. Collective."""

@@ -216,6 +216,8 @@ class Pass:
         feed.streams.decisions.next_batch()
         feed.fetched(total)
         feed.count(self.site)
+        if share is not None:
+            feed.has_split[self.site] = None
         if feed.study is not None:
             feed.study.fetched(self.site, batch, share)
         return batch
@@ -261,6 +263,7 @@ class Feed:
         self.fetching = fetching
         self.fetched = fetched
         self.study = study
+        self.has_split: dict[Site, None] = {}  #: loops of which batches were split
         self.active = True
         self.wants_uneven = False
         self.give_up: Callable[[NotSplittable], NoReturn] = _raised

@@ -9,6 +9,9 @@ from enum import IntEnum
 from jupyter_train.runtime.parallel.loss import Part, Reading
 
 
+APART = 1e-5  #: relative; more than threads that add in another order make of a loss in float32
+
+
 class Law(IntEnum):
     """How the amounts of a term go together over the ranks."""
 
@@ -40,6 +43,11 @@ def amounts(reading: Reading, *, share: int, is_empty: bool) -> list[float]:
             assert term.amount is not None
             out.append(term.amount)
     return out
+
+
+def lie_apart(losses: Sequence[float]) -> bool:
+    """Whether a loss that every rank computes whole is not the same on all, by more than rounding; NaN is taken to be."""
+    return bool(losses) and max(losses) - min(losses) > APART * max(map(abs, losses))
 
 
 def scales_agree(rows: Sequence[Sequence[float]], sizes: Sequence[int]) -> bool:

@@ -287,6 +287,10 @@ def _after(
     if row is not None:
         return _State(of_batch=True, row=row)
     loose = next((state.loose for state in states if state.loose and state.loose in shape), 0)
+    if name in ("slice", "split", "unsafe_split", "split_with_sizes") and shape and not statistics:
+        given, at_dim = sources[0][1], op.detail[0] % len(shape)
+        if given is not None and given[at_dim] is not Dim.SAME:
+            loose = shape[at_dim]
     if name in _SIZED_BY_VALUES or (name == "index" and op.detail is not None and "mask" in op.detail[-1:]):
         loose = shape[0] if shape else 0
     if loose and of_batch:
@@ -314,11 +318,11 @@ def _taken_row(op: Op, at: int, sources: list[tuple[_State, Kinds | None, tuple[
         return None
     order, ndim = sources[0][0].order, len(sources[0][2])
     if name == "select" and detail[0] % ndim == order.dim:
-        return order.rows[detail[1]]
+        return order.rows[int(detail[1])]
     if name == "unbind" and detail % ndim == order.dim and at < len(order.rows):
         return order.rows[at]
     if name == "slice" and detail[0] % ndim == order.dim:
-        picked = order.rows[slice(*detail[1:])]
+        picked: tuple[int, ...] = order.rows[slice(*detail[1:])]
         return picked[0] if len(picked) == 1 else None
     return None
 

@@ -17,7 +17,7 @@ from jupyter_train.runtime.parallel.feed import Feed, Pass
 from jupyter_train.runtime.parallel.graph import scaled
 from jupyter_train.runtime.parallel.groups import Groups
 from jupyter_train.runtime.parallel.header import Header, Kind
-from jupyter_train.runtime.parallel.laws import Profile
+from jupyter_train.runtime.parallel.laws import Profile, lie_apart
 from jupyter_train.runtime.parallel.learning import Learner
 from jupyter_train.runtime.parallel.loss import Reading
 from jupyter_train.runtime.parallel.neighbours import Neighbours
@@ -201,6 +201,8 @@ class Reducer:
             held = self.cell_hooks.put_back()
         told = self._average(line, roots, weights, share, note)
         self.cell_hooks.run(held)
+        if line.is_whole and not line.kept and lie_apart(told.amounts):
+            self._tell_apart(site)
         if told.stop:
             self._on_stop()
         self._averager.count(line)
@@ -303,6 +305,18 @@ class Reducer:
             raise found
         self._remarks.say(f"{found.why}: with  --batch per-rank  each rank does so within its own batch")
         study.end()
+
+    def _tell_apart(self, site: Site) -> None:
+        """Every rank computes this loss whole, and each has another: what it reads comes out of loops that are split.
+
+        Raises:
+            NotSplittable, StartOver: there are such.
+        """
+        loops = [] if self._feed.per_rank else list(self._feed.has_split)
+        if loops:
+            places = " and ".join(dict.fromkeys(map(str, loops)))
+            why = f"what it trains on comes from the loop of {places}, where each rank sees its share"
+            self._give_up(not_splittable(str(site), why), loops)
 
     def _inputs(self, root: torch.Tensor) -> Iterator[torch.Tensor]:
         """Data of this rank's share that takes gradients."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jupyter_train.runtime.parallel.aligning import Shapes
@@ -24,7 +25,7 @@ MOST_OPS = 20_000  #: beyond that nothing is said of the loop
 MOST_PICKED = 8192  #: numbers in an index that are read
 
 
-class Watch(TorchDispatchMode):
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The log of one rank. Main thread; nothing in it may fail the cell."""
 
     def __init__(self, place: Callable[[], Any]) -> None:
@@ -33,7 +34,7 @@ class Watch(TorchDispatchMode):
         Args:
             place: where the user's code is at the moment.
         """
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._place = place
         self.is_on = False
         self._ops: list[Op] = []
@@ -65,6 +66,9 @@ class Watch(TorchDispatchMode):
         """Write nothing down."""
         if not self.is_on:
             return
+        depth = torch._C._len_torch_dispatch_stack()
+        if not any(torch._C._get_dispatch_stack_at(at) is self for at in range(depth)):
+            return  # taken off by whoever traces this code, and put back when that is done
         self.is_on = False
         above = []
         while torch._C._len_torch_dispatch_stack() > 0:
@@ -128,6 +132,8 @@ class Watch(TorchDispatchMode):
         result = func(*args, **kwargs)
         try:
             outs = [one for one in _tensors((result,)) if one is not None]
+            if any(isinstance(one, FakeTensor) for one in (*ins, *outs)):
+                return result  # torch.compile traces
             name = func._schema.name.partition("::")[2]
             self._add(name, ins, shapes, outs, self._writes(func), args)
         except Exception:  # a tensor of another kind: nothing is said then
