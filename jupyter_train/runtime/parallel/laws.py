@@ -8,7 +8,6 @@ from enum import IntEnum
 
 from jupyter_train.runtime.parallel.loss import Part, Reading
 
-
 APART = 1e-5  #: relative; more than threads that add in another order make of a loss in float32
 
 

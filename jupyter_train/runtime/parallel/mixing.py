@@ -160,7 +160,9 @@ class Mixing:
                     order=None if before.order is None or _has(outs[at], Dim.RAGGED) else before.order,
                     offence=state.offence or before.offence,
                 )
-            self._states[number] = replace(state, offence=state.offence or offence)
+            # Places that a sort gives are used to lay samples out, most often, and to put them back.
+            is_place = op.shapes.name == "sort" and at == 1
+            self._states[number] = state if is_place else replace(state, offence=state.offence or offence)
 
     def _taken(self, number: int, shape: tuple[int, ...], dims: Kinds | None, mine: Sequence[int]) -> _State:
         state = self._states.get(number)

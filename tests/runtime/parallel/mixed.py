@@ -121,7 +121,7 @@ for k in range(5):
 APART["metrics over the batch"] = _loop(
     """
 z = model(x); loss = F.cross_entropy(z, y); p = z.detach().softmax(0); ranks = z[:, 0].detach().sort().values
-seen = seen + (z.argmax(1) == y).sum(); pairs = torch.cdist(z, z).mean(); lr = (ranks - ranks.mean()).std()
+seen = seen + (z.argmax(1) == y).sum(); pairs = torch.cdist(z, z).mean(); gap = (ranks - ranks.mean()).abs().sum()
 """,
     "seen = torch.zeros(())",
     "",
