@@ -81,7 +81,7 @@ for ep in range(2):
 """,
 )
 MIXED["a recurrent network along the batch"] = (
-    "runs along the samples",
+    "`model.r(x[None], h)` ",
     """
 class Net(nn.Module):
     def __init__(self): super().__init__(); self.r = nn.GRU(10, 8, batch_first=True); self.o = nn.Linear(8, 3)
