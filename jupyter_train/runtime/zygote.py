@@ -41,6 +41,7 @@ IMPORTED_FIRST = (
     "numpy",
     "torch",
     "torch.distributed",
+    "torch.distributed.launcher.api",
     "torch.distributed.nn",
     "torch.nn.parallel",
     "torch._dynamo",

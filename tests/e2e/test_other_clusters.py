@@ -109,9 +109,7 @@ def test_adaptive_scaling_never_takes_the_workers_of_a_run(notebook: Notebook) -
         "import jupyter_train as jt; jt.cluster.use(Client(theirs))",
         timeout=60,
     )
-    begun = notebook.run(
-        "%%train -n 2 --bg --name kept\nimport time\ntime.sleep(7)\nkept = True", timeout=60
-    )
+    begun = notebook.run("%%train -n 2 --bg --name kept\nimport time\ntime.sleep(7)\nkept = True", timeout=60)
     assert begun.error is None, begun.all_text
     wait_until(lambda: notebook.run_is("kept", "RUNNING"), 30)
     notebook.run("adaptive = theirs.adapt(minimum=0, maximum=2, interval='500ms', wait_count=2)")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jupyter_train.runtime.parallel.neighbours import Neighbours
     from jupyter_train.runtime.parallel.reducer import Reducer
     from jupyter_train.runtime.parallel.rng import Streams
-    from jupyter_train.runtime.parallel.sites import Site
+    from jupyter_train.runtime.parallel.sites import Site, Sites
     from jupyter_train.runtime.parallel.study import Study
     from jupyter_train.runtime.stopping import StartOver, StopFlag
 
@@ -364,6 +364,8 @@ def install(
         return Groups(rank=rank, world_size=world_size, store=store, device=where)
 
     parallel = Parallel(rank=rank, world_size=world_size, make_groups=make_groups, observer=observer)
+    if world_size > 1:
+        _refuse_launchers(parallel._patches, observer.sites, world_size)
     if world_size > 1 and strategy == "auto":
         remarks = Remarks(recorder.remark, rank=rank)
         if _is_as_expected(remarks):
@@ -416,6 +418,20 @@ def _unwrap_data_parallel(patches: Patches) -> None:
         return wrapper.module(*inputs, **kwargs)
 
     patches.replace(torch.nn.DataParallel, "forward", forward)
+
+
+def _refuse_launchers(patches: Patches, sites: Sites, ranks: int) -> None:
+    """Launchers of processes would wait for each other: each rank begins a rendezvous, all at one port."""
+    from torch.distributed.launcher.api import elastic_launch
+
+    def __call__(launch: Any, *args: Any) -> Any:
+        raise CellError(
+            f"{sites.here()}: this starts processes of its own, but the cell runs as {ranks} processes already, its "
+            "ranks. Call the function itself: each rank runs it, and torch.distributed, DDP and accelerate find "
+            "them. Or, to launch from here:  -n 1."
+        )
+
+    patches.replace(elastic_launch, "__call__", __call__)
 
 
 def _watch_distributed(patches: Patches, left_alone: Callable[[], None]) -> None:

@@ -168,3 +168,15 @@ for k, (x, y) in enumerate(loader):
     for outcome in on_ranks(cell, 2):
         assert outcome.kind == "CellError"
         assert f"line {FIRST_LINE + 7}: torch.distributed is started in the middle of a loop" in outcome.error
+
+
+def test_a_launcher_of_processes_is_refused_with_its_line_and_the_function_to_call() -> None:
+    cell = """
+        from accelerate import notebook_launcher
+        def work(): pass
+        notebook_launcher(work, num_processes=2)
+        """
+    for outcome in on_ranks(cell, 2):
+        assert outcome.kind == "CellError"
+        assert outcome.error.startswith(f"CellError: line {FIRST_LINE + 3}: ")
+        assert "Call the function itself" in outcome.error
