@@ -313,12 +313,12 @@ class Feed:
                 one.backwards += 1
 
     def _has_just_begun(self, site: Site) -> bool:
-        """It never came to a backward, or is at its second batch.
+        """It never came to a backward, or is at the first batch that is cut evenly.
 
-        That is the first whose shares have another size, which a state that is
-        handed from batch to batch does not fit.
+        Its shares have another size, which a state that is handed from batch to
+        batch does not fit.
         """
-        return site not in self._trained or self._handed[site] == 2
+        return site not in self._trained or self._handed[site] <= BATCHES + 1
 
     def count(self, site: Site) -> None:
         """A batch was handed out there."""
