@@ -318,7 +318,7 @@ class Feed:
         Its shares have another size, which a state that is handed from batch to
         batch does not fit.
         """
-        return site not in self._trained or self._handed[site] <= BATCHES + 1
+        return site not in self._trained or self._handed[site] == BATCHES + 1
 
     def count(self, site: Site) -> None:
         """A batch was handed out there."""
