@@ -436,7 +436,7 @@ class Feed:
         if not why:
             # In every pass, though the first would do: a run that is taken up again cuts as the one before it did.
             # A pass that is whole until it trains is watched from then on.
-            cutting = Cutting(splits=splits, uneven=BATCHES)
+            cutting = Cutting(splits=splits, uneven=1 if self.per_rank else BATCHES)
             splitter = self._splitter(loader, cutting)
         if deals_itself and loop is Loop.TRAINS:
             self._remarks.say(
