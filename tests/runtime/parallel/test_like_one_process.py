@@ -56,18 +56,18 @@ def test_weights_that_start_apart_become_those_of_rank_0() -> None:
     assert "initial weights differed" in one.remarks[0]
 
 
-def test_dropout_differs_between_ranks_and_shuffles_agree() -> None:
+def test_dropout_differs_between_ranks_while_shuffles_and_single_numbers_agree() -> None:
     cell = """
         loader = DataLoader(TensorDataset(X, torch.arange(N)), batch_size=27, shuffle=True)
-        model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1); seen = []; drops = []; after = []
+        model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=.1); seen = []; drops = []; chosen = []; after = []
         import random, numpy
         for ep in range(3):
             for x, i in loader:
-                seen.append(i.tolist()); drops.append((F.dropout(torch.ones(20)).tolist(), random.random(), numpy.random.rand()))
+                seen.append(i.tolist()); drops.append((F.dropout(torch.ones(20)).tolist(), numpy.random.rand(3).tolist())); chosen.append((random.random(), numpy.random.rand()))
                 opt.zero_grad(); F.cross_entropy(model(F.dropout(x)), Y[i]).backward(); opt.step()
             after.append((float(torch.rand(())), random.random(), float(numpy.random.rand())))
         """
-    one, other = on_ranks(cell, 2, keep=("seen", "drops", "after"))
+    one, other = on_ranks(cell, 2, keep=("seen", "drops", "chosen", "after"))
     assert not one.error
     for epoch in range(3):
         batches = slice(4 * epoch, 4 * epoch + 4)
@@ -75,6 +75,7 @@ def test_dropout_differs_between_ranks_and_shuffles_agree() -> None:
         assert sorted(both) == list(range(83))
     for mine, theirs in zip(one.names["drops"], other.names["drops"], strict=True):
         assert all(a != b for a, b in zip(mine, theirs, strict=True))
+    assert one.names["chosen"] == other.names["chosen"], "single numbers decide for the whole batch"
     assert one.names["after"] == other.names["after"]
     assert difference(one.weights, other.weights) == 0.0
 
