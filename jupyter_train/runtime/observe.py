@@ -20,6 +20,7 @@ from jupyter_train.runtime.stopping import StopFlag, StopRun
 if TYPE_CHECKING:
     import torch
 
+_SPREAD = 0x4F1B  #: odd, so that neighbouring numbers of steps never look alike
 MANUAL_AFTER = 64  #: backwards without any optimizer step: the cell updates its weights by hand
 
 
@@ -139,6 +140,11 @@ class Observer:
         """
         self._polled = True
         return self._must_stop()
+
+    @property
+    def pace_key(self) -> int:
+        """15 bits of how many optimizer steps were done and at which learning rates: the same on ranks that are in step."""
+        return (self.rates_key ^ self.step * _SPREAD) & 0x7FFF
 
     def agree_to_stop(self) -> None:
         """All ranks know by now that a stop was asked for: after the same backward."""

@@ -272,7 +272,7 @@ class Parallel:
             sites=sites,
             feed=feed,
             remarks=remarks,
-            rates=lambda: observer.rates_key,
+            rates=lambda: observer.pace_key,
             stop_requested=lambda: stop.requested,
             on_stop=observer.agree_to_stop,
             on_trained=on_trained,

@@ -59,3 +59,16 @@ def test_an_error_that_one_rank_meets_and_catches_parts_the_ranks_whatever_they_
     assert "RanksDiverged" in kinds, [outcome.error for outcome in outcomes]
     # One that catches PeerLost as well comes to its end; the other's error is the run's.
     assert set(kinds) <= {"RanksDiverged", "PeerLost", ""}
+
+
+def test_a_rank_that_alone_leaves_out_an_optimizer_step_is_told_at_the_next_backward() -> None:
+    cell = """
+        model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=0.05); done = 0
+        for x, y in DataLoader(TensorDataset(X, Y), batch_size=16):
+            opt.zero_grad(); F.cross_entropy(model(x), y).backward(); done += 1
+            if done != 2 or train.rank == 0: opt.step()
+        """
+    for outcome in on_ranks(cell, 2, keep=("done",)):
+        assert outcome.kind == "RanksDiverged"
+        assert "only some of them did an optimizer step" in outcome.error
+        assert outcome.names["done"] == 2
