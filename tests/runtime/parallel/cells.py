@@ -657,17 +657,6 @@ for ep in range(4):
     for a, b in loader:
         loss = model(a, b, .5); opt.zero_grad(); loss.backward(); opt.step(); out.append(loss.item())
 """
-RANDOM["mixup"] = """
-import numpy as np
-loader = DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True)
-model = mlp(); opt = torch.optim.Adam(model.parameters(), 1e-2); out = []
-for ep in range(8):
-    for x, y in loader:
-        lam = np.random.beta(.4, .4); other = torch.randperm(len(x))
-        z = model(lam * x + (1 - lam) * x[other])
-        loss = lam * F.cross_entropy(z, y) + (1 - lam) * F.cross_entropy(z, y[other])
-        opt.zero_grad(); loss.backward(); opt.step(); out.append(loss.item())
-"""
 RANDOM["a variational autoencoder"] = """
 class VAE(nn.Module):
     def __init__(self): super().__init__(); self.enc = nn.Linear(10, 8); self.mu = nn.Linear(8, 3); self.lv = nn.Linear(8, 3); self.dec = mlp(3, 16, 10)
