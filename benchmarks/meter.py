@@ -101,6 +101,7 @@ class Meter:
         self._done = 0
         self._mark = f"{HOME}={os.environ[HOME]}"
         self._wall = self._cpu = 0.0
+        self._processes = 0
 
     def step(self) -> None:
         """One more optimizer step is done."""
@@ -108,11 +109,17 @@ class Meter:
         if os.environ["RANK"] != "0":
             return
         if self._done == self._first:
-            self._cpu = sum(p.cpu_s for p in members(read_processes(self._mark)))
+            counted = members(read_processes(self._mark))
+            self._cpu, self._processes = sum(p.cpu_s for p in counted), len(counted)
             self._wall = time.perf_counter()
         elif self._done == self._last:
             wall = time.perf_counter() - self._wall
             counted = members(read_processes(self._mark))
+            if len(counted) < self._processes:
+                raise RuntimeError(
+                    f"{self._processes} processes began the stretch and {len(counted)} are left: "
+                    "the CPU seconds of those that ended are not known"
+                )
             cpu = sum(p.cpu_s for p in counted) - self._cpu
             told = {
                 "steps": self._last - self._first,
