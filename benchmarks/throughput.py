@@ -90,7 +90,13 @@ def theirs(folder: Path, model: Model, workers: int) -> Stretch:
     """One run under torchrun."""
     file, script = folder / "stretch.json", folder / "script.py"
     script.write_text(their_script(model, workers, file))
-    torchrun(script, folder, ranks=RANKS)
+    try:
+        torchrun(script, folder, ranks=RANKS)
+    except RuntimeError:
+        if (
+            not file.exists()
+        ):  # else it was measured, and aborted while it took its groups down, as it does now and then
+            raise
     return read_stretch(file)
 
 
