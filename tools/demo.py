@@ -105,6 +105,8 @@ def summary() -> str:
         "loss": f"{loss.values[:10].mean():.3f} at first -> {loss.values[-50:].mean():.4f} at last",
         "curves": ", ".join(sorted(view.curves)),
     }
+    if view.proof is not None:
+        lines["proof"] = view.proof.text
     if view.remarks:
         lines["remarks"] = "; ".join(view.remarks)
     return "\n".join(f"  {name:<8} {value}" for name, value in lines.items())
