@@ -17,7 +17,7 @@ import textwrap
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -160,6 +160,13 @@ def together(cells: Sequence[str], way: Way) -> list[list[Outcome]]:
     outcomes = _in_processes(runs, len(cells), way.limit_s)
     listener.close()
     return outcomes
+
+
+def side_by_side(cells: Mapping[str, str], way: Way) -> dict[str, tuple[Outcome, list[Outcome]]]:
+    """Each cell, plainly and on ranks, in two starts of processes for all of them."""
+    texts = list(cells.values())
+    shared, alone = together(texts, way), plainly(texts, keep=way.keep)
+    return {name: (alone[k], [outcomes[k] for outcomes in shared]) for k, name in enumerate(cells)}
 
 
 def _in_processes(

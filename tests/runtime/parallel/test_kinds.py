@@ -6,7 +6,7 @@ import functools
 
 import pytest
 
-from tests.runtime.parallel.ranks import Outcome, Way, difference, plainly, together
+from tests.runtime.parallel.ranks import Outcome, Way, difference, side_by_side
 
 KINDS: dict[str, tuple[bool, str]] = {}  #: whether it is split, and the program
 
@@ -101,9 +101,7 @@ for ep in range(10):
 
 @functools.cache
 def outcomes_of(ranks: int) -> dict[str, tuple[Outcome, list[Outcome]]]:
-    cells = [program for _, program in KINDS.values()]
-    alone, shared = plainly(cells), together(cells, Way(ranks=ranks))
-    return {name: (alone[k], [outcomes[k] for outcomes in shared]) for k, name in enumerate(KINDS)}
+    return side_by_side({name: program for name, (_, program) in KINDS.items()}, Way(ranks=ranks))
 
 
 @pytest.mark.parametrize("ranks", [2, 4])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
 from jupyter_train.runtime.parallel.aligning import Dim, Shapes, aligned, kinds, packed, unpacked
@@ -11,21 +9,18 @@ from jupyter_train.runtime.parallel.laws import lie_apart
 from jupyter_train.runtime.parallel.mixing import OTHERS, PAIRS, STATISTIC, Mixing, Op
 from jupyter_train.runtime.parallel.rows import Order, order_after
 from tests.runtime.parallel.mixed import APART, MIXED
-from tests.runtime.parallel.ranks import FIRST_LINE, Outcome, Way, difference, plainly, together
+from tests.runtime.parallel.ranks import FIRST_LINE, Outcome, Way, difference, side_by_side
 
 
 @pytest.fixture(scope="module", params=[2, 4])
-def table(request: pytest.FixtureRequest) -> dict[str, tuple[Outcome, Sequence[Outcome]]]:
-    """Each cell, plainly and on ranks, in two starts of processes for all of them."""
+def table(request: pytest.FixtureRequest) -> dict[str, tuple[Outcome, list[Outcome]]]:
     cells = {**{name: cell for name, (_, cell) in MIXED.items()}, **APART}
-    ranks = together(list(cells.values()), Way(ranks=request.param))
-    one = plainly(list(cells.values()))
-    return {name: (one[number], [rank[number] for rank in ranks]) for number, name in enumerate(cells)}
+    return side_by_side(cells, Way(ranks=request.param))
 
 
 @pytest.mark.parametrize("name", MIXED)
 def test_a_loop_that_mixes_samples_is_done_whole(
-    name: str, table: dict[str, tuple[Outcome, Sequence[Outcome]]]
+    name: str, table: dict[str, tuple[Outcome, list[Outcome]]]
 ) -> None:
     word, cell = MIXED[name]
     one, ranks = table[name]
@@ -40,7 +35,7 @@ def test_a_loop_that_mixes_samples_is_done_whole(
 
 @pytest.mark.parametrize("name", APART)
 def test_what_only_looks_like_it_stays_split(
-    name: str, table: dict[str, tuple[Outcome, Sequence[Outcome]]]
+    name: str, table: dict[str, tuple[Outcome, list[Outcome]]]
 ) -> None:
     one, ranks = table[name]
     for rank in ranks:

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 
 from tests.runtime.parallel.cells import RANDOM
-from tests.runtime.parallel.ranks import Outcome, Way, difference, plainly, together
+from tests.runtime.parallel.ranks import Outcome, Way, difference, side_by_side
 
 
 @functools.cache
 def outcomes_of(ranks: int) -> dict[str, tuple[Outcome, list[Outcome]]]:
-    cells = list(RANDOM.values())
-    alone, shared = plainly(cells), together(cells, Way(ranks=ranks))
-    return {name: (alone[k], [outcomes[k] for outcomes in shared]) for k, name in enumerate(RANDOM)}
+    return side_by_side(RANDOM, Way(ranks=ranks))
 
 
 @pytest.mark.parametrize("ranks", [2, 4])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
 from jupyter_train.record import WholeLoop
@@ -11,24 +9,30 @@ from jupyter_train.runtime.parallel.errors import not_splittable
 from jupyter_train.runtime.parallel.sites import Site
 from jupyter_train.runtime.parallel.whole import WholeLoops, remark
 from tests.runtime.parallel.cells import SETUP
-from tests.runtime.parallel.ranks import FIRST_LINE, Outcome, Way, difference, on_ranks, plainly, together
+from tests.runtime.parallel.ranks import (
+    FIRST_LINE,
+    Outcome,
+    Way,
+    difference,
+    on_ranks,
+    plainly,
+    side_by_side,
+    together,
+)
 from tests.runtime.parallel.started_over import OF_SAMPLES, WHOLE_AGAIN
 
 TOLERANCE = 1e-9
 
 
 @pytest.fixture(scope="module", params=[2, 4])
-def table(request: pytest.FixtureRequest) -> dict[str, tuple[Outcome, Sequence[Outcome]]]:
-    """Each cell, plainly and on ranks, in two starts of processes for all of them."""
+def table(request: pytest.FixtureRequest) -> dict[str, tuple[Outcome, list[Outcome]]]:
     cells = {name: cell for name, (_, cell) in WHOLE_AGAIN.items()} | OF_SAMPLES
-    ranks = together(list(cells.values()), Way(ranks=request.param, keep=("spectrum",)))
-    one = plainly(list(cells.values()), keep=("spectrum",))
-    return {name: (one[number], [rank[number] for rank in ranks]) for number, name in enumerate(cells)}
+    return side_by_side(cells, Way(ranks=request.param, keep=("spectrum",)))
 
 
 @pytest.mark.parametrize("name", WHOLE_AGAIN)
 def test_the_cell_is_started_over_and_trains_as_one_process(
-    name: str, table: dict[str, tuple[Outcome, Sequence[Outcome]]]
+    name: str, table: dict[str, tuple[Outcome, list[Outcome]]]
 ) -> None:
     word, cell = WHOLE_AGAIN[name]
     one, ranks = table[name]
@@ -53,7 +57,7 @@ def test_the_cell_is_started_over_and_trains_as_one_process(
 
 @pytest.mark.parametrize("name", OF_SAMPLES)
 def test_gradients_of_samples_are_those_of_one_process_on_shares(
-    name: str, table: dict[str, tuple[Outcome, Sequence[Outcome]]]
+    name: str, table: dict[str, tuple[Outcome, list[Outcome]]]
 ) -> None:
     one, ranks = table[name]
     for rank in ranks:
