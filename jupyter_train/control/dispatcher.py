@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from jupyter_train.control.clock import SteadyClock
 from jupyter_train.control.errands import Errands
 from jupyter_train.control.live import LiveRun
 from jupyter_train.control.messages import (
@@ -72,6 +73,7 @@ class Dispatcher:
         self.is_open = True
         self._scheduler = scheduler
         self._journal = journal
+        self._clock = SteadyClock()
         self._errands = Errands(scheduler, threads, feed=self.feed, relay=self.relay)
         self._queue: list[str] = []  #: ids of PENDING runs, oldest first
         self._held: dict[str, str] = {}  #: worker → the run whose rank it has
@@ -108,7 +110,7 @@ class Dispatcher:
         if spec.ranks < 1:
             raise ValueError(f"a run has at least one rank, not {spec.ranks}")
         check_fits(spec.ranks, len(self._scheduler.workers), spec.cluster)
-        run = self.runs[spec.run_id] = LiveRun(spec)
+        run = self.runs[spec.run_id] = LiveRun(spec, self._clock.now)
         self._queue.append(spec.run_id)
         self.feed(run, Queued(queue_place=0))
         if spec.run_id in self._stopped_early:

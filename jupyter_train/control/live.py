@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -17,8 +17,9 @@ from jupyter_train.record import Event, EventKind, RunSpec
 class LiveRun:
     """One run: what was asked for, where it stands, what it has told. Belongs to the scheduler's event loop."""
 
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: RunSpec, clock: Callable[[], float]) -> None:
         self.spec = spec
+        self._clock = clock  #: unix time
         self.machine = RunMachine(
             run_id=spec.run_id, ranks=spec.ranks, timeout_s=spec.timeout_s, whole=spec.whole
         )
@@ -89,7 +90,7 @@ class LiveRun:
             run_id=self.spec.run_id,
             attempt=self.machine.attempt,
             rank=rank,
-            time=time.time(),
+            time=self._clock(),
             kind=kind,
             payload=payload,
         )

@@ -11,9 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyter_client.manager import KernelManager
+
+if TYPE_CHECKING:
+    from jupyter_train.store.summary import RunSummary
 
 OUTPUTS = ("stream", "display_data", "execute_result", "update_display_data", "clear_output")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -136,15 +139,28 @@ class Notebook:
                     self.client.get_shell_msg(timeout=5)
                 return reply
 
-    def state_of(self, name: str) -> str | None:
-        """State of the newest run of that name, read from the journal, as any reader would."""
-        from jupyter_train.store.store import Store
+    def end_of(self, name: str) -> str:
+        """How the newest run of that name, which has ended, ended.
 
-        runs = [r for r in Store(self.home).runs() if r.name == name]
-        return str(runs[0].state) if runs else None
+        A reader of the journal learns it a commit later than who asks the controller.
+        """
+        wait_until(lambda: self._summary(name).state.is_terminal, 5)
+        return str(self._summary(name).state)
 
     def run_is(self, name: str, state: str) -> bool:
-        return self.state_of(name) == state
+        """Whether the newest run of that name is in that state by its journal, as any reader sees it."""
+        return self.has_run(name) and str(self._summary(name).state) == state
+
+    def has_run(self, name: str) -> bool:
+        return any(run.name == name for run in self._runs())
+
+    def _summary(self, name: str) -> RunSummary:
+        return next(run for run in self._runs() if run.name == name)
+
+    def _runs(self) -> list[RunSummary]:
+        from jupyter_train.store.store import Store
+
+        return Store(self.home).runs()
 
     def kill9(self) -> None:
         """kill −9 of the kernel, as the OOM killer does it."""

@@ -83,7 +83,7 @@ def test_more_than_the_limit_is_refused_before_anything_starts(notebook: Noteboo
     assert reply.error is not None
     assert reply.error.name == "CaptureError"
     assert "x (ndarray 1000000 float64) 8 MB" in reply.error.plain_text
-    assert notebook.state_of("refused") is None
+    assert not notebook.has_run("refused")
 
 
 @pytest.mark.timeout(120)

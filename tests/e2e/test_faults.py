@@ -94,7 +94,7 @@ def test_an_interrupt_in_mid_step_keeps_the_names_and_stops_run_all(notebook: No
     assert reply.error is not None
     assert reply.error.name == "KeyboardInterrupt"
     assert int(notebook.run("print(steps)").stdout) > 0
-    assert notebook.state_of("endless") == "CANCELLED"
+    assert notebook.end_of("endless") == "CANCELLED"
     assert_nothing_is_left_and_the_next_run_starts(notebook)
 
 
@@ -117,7 +117,7 @@ def test_an_interrupt_ends_ranks_that_are_stuck(notebook: Notebook, stuck: str) 
     assert reply.error is not None
     assert reply.error.name == "KeyboardInterrupt"
     assert time.monotonic() - begun[-1] < 7
-    assert notebook.state_of("stuck") == "CANCELLED"
+    assert notebook.end_of("stuck") == "CANCELLED"
     assert_nothing_is_left_and_the_next_run_starts(notebook)
 
 

@@ -138,7 +138,7 @@ def test_an_interrupt_stops_a_call_and_keeps_what_it_changed(notebook: Notebook)
     )
     assert stopped.error is not None
     assert stopped.error.name == "KeyboardInterrupt"
-    assert notebook.state_of("long") == "CANCELLED"
+    assert notebook.end_of("long") == "CANCELLED"
     after = notebook.run("print(len(log) > 0, torch.equal(before, before * 0), model.weight is before)")
     assert "True False True" in after.stdout or "False False True" in after.stdout
 

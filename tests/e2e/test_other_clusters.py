@@ -116,7 +116,7 @@ def test_adaptive_scaling_never_takes_the_workers_of_a_run(notebook: Notebook) -
     reply = notebook.run("%train wait kept", timeout=60)
     assert reply.error is None, reply.all_text
     assert notebook.run("print(kept)").stdout.strip() == "True"
-    assert notebook.state_of("kept") == "SUCCEEDED"
+    assert notebook.end_of("kept") == "SUCCEEDED"
     # Once nothing trains they may go: it was the run that kept them.
     notebook.run(
         "import time\nend = time.time() + 30\n"

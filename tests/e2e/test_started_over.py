@@ -124,4 +124,4 @@ def test_a_run_that_is_stopped_while_it_starts_over_ends(notebook: Notebook, tmp
     reply = notebook.run(cell, timeout=60, interrupt_when=flag.exists)
     assert reply.error is not None
     assert reply.error.name == "KeyboardInterrupt"
-    assert notebook.state_of("stopped") == "CANCELLED"
+    assert notebook.end_of("stopped") == "CANCELLED"
