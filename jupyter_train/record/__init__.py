@@ -1,5 +1,6 @@
 """The one shape of data: events, run states, RunSpec, and the fold from events to a RunView."""
 
+from jupyter_train.record.checkpoint import CheckpointPart, ResumePoint, checkpoint_part, resume_point
 from jupyter_train.record.events import (
     Event,
     EventKind,
@@ -15,21 +16,25 @@ from jupyter_train.record.view import Curve, Progress, RunView, fold
 
 __all__ = [
     "Call",
+    "CheckpointPart",
     "ContentRef",
     "Curve",
     "Event",
     "EventKind",
     "Progress",
     "Proof",
+    "ResumePoint",
     "RunSpec",
     "RunState",
     "RunView",
     "Verdict",
     "WholeLoop",
+    "checkpoint_part",
     "fold",
     "legal_move",
     "new_run_id",
     "pack_event",
+    "resume_point",
     "split_events",
     "unpack_event",
     "unpack_events",

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from jupyter_train.record.checkpoint import ResumePoint, resume_point
+
 Strategy = Literal["auto", "none"]
 BatchMeaning = Literal["global", "per-rank"]
 
@@ -93,6 +95,12 @@ class RunSpec:
     tags: Mapping[str, str] = field(default_factory=dict)
     keep: tuple[str, ...] | None = None  #: names that come back; None: all assigned
     timeout_s: float | None = None
+    retries: int = 0  #: further attempts after the loss of a rank, worker or host
+    checkpoint_every_s: float | None = None  #: ``train.epochs`` keeps one by itself so often
+    hang_timeout_s: float = (
+        300.0  #: a rank that the others wait for so long, and that does nothing, is given up; 0: never
+    )
+    resume: ResumePoint | None = None  #: begin from there
     cwd: str = ""  #: the notebook's folder
     sys_path: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)  #: allow-listed; never journalled
@@ -126,6 +134,7 @@ class RunSpec:
                 given[name] = tuple(given.get(name, ()))
             if given.get("keep") is not None:
                 given["keep"] = tuple(given["keep"])
+            given["resume"] = resume_point(given.get("resume"))
             if isinstance(call := given.get("call"), Mapping):
                 given["call"] = Call(**{**call, "args": tuple(call.get("args", ()))})
             return cls(**given)

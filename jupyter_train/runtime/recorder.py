@@ -143,6 +143,10 @@ class Recorder:
         """A file in the run's folder."""
         self._add(EventKind.ARTIFACT, payload)
 
+    def checkpoint(self, payload: Mapping[str, Any]) -> None:
+        """This rank's part of a checkpoint is on disk."""
+        self._add(EventKind.CHECKPOINT, payload, hurry=True)
+
     def word(self, kind: FrameKind, told: Cause | bytes | None = None) -> None:
         """A word to the agent, in order with the events; passed on at once."""
         self._add(kind, told, hurry=True)
