@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Literal
 
 from jupyter_train.control.placement import Place
-from jupyter_train.record import RunState, WholeLoop
+from jupyter_train.record import CheckpointPart, ResumePoint, RunState, WholeLoop
 
 Mode = Literal["stop", "fail", "kill"]
 """How an agent ends its rank: unwind the cell within seconds, at once because another failed, or SIGKILL."""
@@ -90,6 +90,33 @@ class RankExited:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RankHung:
+    """A rank that the others wait for does nothing any more."""
+
+    attempt: int
+    rank: int
+    text: str  #: what it was found doing, one sentence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StacksTaken:
+    """What a rank that hangs was doing is on record, as far as it could be found out."""
+
+    attempt: int
+    rank: int
+    text: str = ""  #: the stacks of its threads, for the error; empty: they could not be had
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointKept:
+    """A rank has written its part of a checkpoint, or removed it."""
+
+    attempt: int
+    rank: int
+    part: CheckpointPart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLost:
     """A worker left the cluster, and its rank with it."""
 
@@ -134,6 +161,9 @@ Input = (
     | RankReady
     | RankErred
     | RankExited
+    | RankHung
+    | StacksTaken
+    | CheckpointKept
     | WorkerLost
     | SpoolRead
     | StopRequested
@@ -161,8 +191,9 @@ class Announce:
     state: RunState
     reason: str = ""
     places: tuple[Place, ...] = ()  #: with STARTING
-    queue_place: int = 0  #: with PENDING, from 1
+    queue_place: int = 0  #: of a run that waits, from 1
     whole: tuple[WholeLoop, ...] = ()  #: with RETRYING: all that were found so far
+    resume: ResumePoint | None = None  #: with RETRYING: where the next attempt goes on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +221,7 @@ class Launch:
     attempt: int
     places: tuple[Place, ...]
     whole: tuple[WholeLoop, ...] = ()  #: found in earlier attempts
+    resume: ResumePoint | None = None  #: the checkpoint to begin from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +240,15 @@ class ReadSpool:
     attempt: int
     worker: str
     host: str
+    rank: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeStacks:
+    """Put the stacks of a rank that hangs on record, then say StacksTaken."""
+
+    attempt: int
+    worker: str
     rank: int
 
 
@@ -241,4 +282,16 @@ class PlaceAgain:
     workers: tuple[str, ...]
 
 
-Command = Announce | Report | Remark | Launch | StopRanks | ReadSpool | SetTimer | Free | Abandon | PlaceAgain
+Command = (
+    Announce
+    | Report
+    | Remark
+    | Launch
+    | StopRanks
+    | ReadSpool
+    | TakeStacks
+    | SetTimer
+    | Free
+    | Abandon
+    | PlaceAgain
+)

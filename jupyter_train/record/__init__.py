@@ -1,6 +1,14 @@
 """The one shape of data: events, run states, RunSpec, and the fold from events to a RunView."""
 
-from jupyter_train.record.checkpoint import CheckpointPart, ResumePoint, checkpoint_part, resume_point
+from jupyter_train.record.checkpoint import (
+    Checkpoint,
+    CheckpointPart,
+    Gathered,
+    ResumePoint,
+    checkpoint_part,
+    resume_point,
+)
+from jupyter_train.record.curve import Curve
 from jupyter_train.record.events import (
     Event,
     EventKind,
@@ -12,15 +20,18 @@ from jupyter_train.record.events import (
 from jupyter_train.record.proof import Proof, Verdict
 from jupyter_train.record.spec import Call, ContentRef, RunSpec, WholeLoop, new_run_id, whole_loops
 from jupyter_train.record.states import RunState, legal_move
-from jupyter_train.record.view import Curve, Progress, RunView, fold
+from jupyter_train.record.view import PastAttempt, Progress, RunView, fold
 
 __all__ = [
     "Call",
+    "Checkpoint",
     "CheckpointPart",
     "ContentRef",
     "Curve",
     "Event",
     "EventKind",
+    "Gathered",
+    "PastAttempt",
     "Progress",
     "Proof",
     "ResumePoint",

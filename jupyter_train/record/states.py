@@ -41,7 +41,7 @@ _MOVES: dict[RunState | None, frozenset[RunState]] = {
 
 
 def legal_move(old: RunState | None, new: RunState) -> bool:
-    """Whether a run in ``old`` (``None``: not yet known) may go to ``new``. PENDING may repeat: its place in the queue changes."""
-    if old is RunState.PENDING and new is RunState.PENDING:
+    """Whether a run in ``old`` (``None``: not yet known) may go to ``new``. Who waits may repeat it: its place in the queue changes."""
+    if old is new and new in (RunState.PENDING, RunState.RETRYING):
         return True
     return new in _MOVES.get(old, frozenset())

@@ -8,58 +8,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from jupyter_train.record.checkpoint import (
+    Checkpoint,
+    Gathered,
+    ResumePoint,
+    checkpoint_part,
+    resume_point,
+)
+from jupyter_train.record.curve import Curve, Curves, cut_back, points_of
 from jupyter_train.record.events import Event, EventKind
-from jupyter_train.record.proof import Proof
+from jupyter_train.record.proof import Proof, Verdict
 from jupyter_train.record.spec import RunSpec, WholeLoop, whole_loops
 from jupyter_train.record.states import RunState, legal_move
 
 LOG_LINES_KEPT = 2000
 LOG_LINE_CHARACTERS = 8192  #: of each, the last ones
 USAGE_READINGS_KEPT = 4096
-_CHUNKS_MERGED_AT = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A metric of one rank: a value at a step. Chunks are merged now and then, so that appending stays cheap."""
-
-    chunks: tuple[tuple[NDArray[np.int64], NDArray[np.float64]], ...] = ()
-
-    def extended(self, steps: NDArray[np.int64], values: NDArray[np.float64]) -> Curve:
-        """This curve with more points behind it."""
-        if not len(steps):
-            return self
-        chunks = (*self.chunks, (steps, values))
-        if len(chunks) <= _CHUNKS_MERGED_AT:
-            return Curve(chunks)
-        # Only as far back as chunks are small: each point is copied log(n) times, not once per merge.
-        first, points = len(chunks) - 1, len(steps)
-        while first and len(chunks[first - 1][0]) <= 2 * points:
-            first -= 1
-            points += len(chunks[first][0])
-        small = chunks[first:]
-        merged = (np.concatenate([c[0] for c in small]), np.concatenate([c[1] for c in small]))
-        return Curve((*chunks[:first], merged))
-
-    @property
-    def steps(self) -> NDArray[np.int64]:
-        """Steps, shape ``(points,)``."""
-        return np.concatenate([c[0] for c in self.chunks]) if self.chunks else np.empty(0, np.int64)
-
-    @property
-    def values(self) -> NDArray[np.float64]:
-        """Values, shape ``(points,)``; NaN and infinity are results."""
-        return np.concatenate([c[1] for c in self.chunks]) if self.chunks else np.empty(0, np.float64)
-
-    @property
-    def last(self) -> tuple[int, float] | None:
-        """The newest point."""
-        if not self.chunks:
-            return None
-        steps, values = self.chunks[-1]
-        return int(steps[-1]), float(values[-1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +58,16 @@ class UsageReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PastAttempt:
+    """An attempt that was given up, and how the run went on."""
+
+    attempt: int
+    time: float  #: unix time at which it was given up
+    reason: str
+    resume: ResumePoint | None = None  #: from which the next one goes on; None: from the start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
     """Everything a reader shows of one run."""
 
@@ -101,14 +76,14 @@ class RunView:
     state: RunState | None = None
     reason: str = ""  #: why it is in this state, where there is something to say
     attempt: int = 0
-    given_up: int = (
-        0  #: attempts up to this one were: what they measured, found and met is not in here any more
-    )
+    queue_place: int = 0  #: from 1, while it waits for workers; 0: it does not
+    given_up: int = 0  #: attempts up to this one were: what they tell from now on is of the past
+    past: tuple[PastAttempt, ...] = ()  #: the attempts that were given up, oldest first
     whole: tuple[WholeLoop, ...] = ()  #: loops found not to be splittable, by this run or an earlier one
     spec: RunSpec | None = None
     placement: tuple[Mapping[str, Any], ...] = ()  #: per rank: rank, local_rank, worker, host
     changes: tuple[tuple[float, RunState], ...] = ()  #: every state with its time
-    curves: Mapping[str, Mapping[int, Curve]] = field(default_factory=dict)  #: name → rank → curve
+    curves: Curves = field(default_factory=dict)  #: name → rank → curve
     usage: Mapping[int, tuple[UsageReading, ...]] = field(
         default_factory=dict
     )  #: per rank; thinned in long runs
@@ -118,6 +93,21 @@ class RunView:
     errors: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)  #: per rank; −1: no rank's
     artifacts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     proof: Proof | None = None  #: whether it trains what one process would, once that is known
+    gathered: Gathered = field(default_factory=Gathered)  #: what the ranks told of checkpoints
+    #: (attempt, number) of a checkpoint → rank → name → points that the rank's curve had then
+    marks: Mapping[tuple[int, int], Mapping[int, Mapping[str, int]]] = field(default_factory=dict)
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """Those that every rank has written and that are still kept, oldest first."""
+        return self.gathered.whole
+
+    @property
+    def resume(self) -> ResumePoint | None:
+        """The checkpoint that the newest attempt began from, or will; it may be another run's."""
+        if self.past:
+            return self.past[-1].resume
+        return self.spec.resume if self.spec is not None else None
 
     @property
     def started(self) -> float | None:
@@ -171,18 +161,40 @@ def _is_of_the_past(view: RunView, event: Event) -> bool:
     return is_past and (event.kind is not EventKind.LOG or event.payload.get("stream") in _OF_AN_ATTEMPT)
 
 
-def _given_up(view: RunView, attempt: int) -> RunView:
-    """``view`` without what the ranks of ``attempt`` have told, but for the log and what they used."""
+def _started_over(view: RunView) -> RunView:
+    """``view`` without what the ranks of its attempts have told, but for the log and what they used."""
     said = {line.text for line in view.log if line.stream == "remark" and line.rank is None}
     return replace(
         view,
-        given_up=attempt,
         curves={},
-        progress={},
-        errors={},
-        artifacts={},
         proof=None,
         remarks=tuple(text for text in view.remarks if text in said),
+        gathered=Gathered(),
+        marks={},
+    )
+
+
+def _resumed(view: RunView, attempt: int, point: ResumePoint) -> RunView:
+    """``view`` as it was at the checkpoint; what is no measurement stays."""
+    gathered = view.gathered.up_to(attempt)
+    return replace(
+        view,
+        curves=cut_back(view.curves, view.marks.get((point.attempt, point.number), {})),
+        gathered=gathered,
+        marks={key: view.marks[key] for key in gathered.parts if key in view.marks},
+    )
+
+
+def _given_up(view: RunView, event: Event) -> RunView:
+    """``view`` once its attempt was given up: as before it, or as at the checkpoint where the next goes on."""
+    point = resume_point(event.payload.get("resume"))
+    is_own = point is not None and point.run_id == view.run_id
+    view = _resumed(view, event.attempt, point) if point is not None and is_own else _started_over(view)
+    past = PastAttempt(
+        attempt=event.attempt, time=event.time, reason=str(event.payload.get("reason") or ""), resume=point
+    )
+    return replace(
+        view, given_up=event.attempt, past=(*view.past, past), progress={}, errors={}, artifacts={}
     )
 
 
@@ -191,22 +203,21 @@ def _state(view: RunView, event: Event) -> RunView:
     state = RunState(payload["state"])
     if not legal_move(view.state, state):
         return view
-    new_attempt = event.attempt != view.attempt
     repeated = state is view.state
-    if state is RunState.RETRYING:
-        view = _given_up(view, event.attempt)
+    if state is RunState.RETRYING and event.attempt > view.given_up:
+        view = _given_up(view, event)
     spec = RunSpec.from_dict(payload["spec"]) if payload.get("spec") else None
     return replace(
         view,
         state=state,
         reason=str(payload.get("reason") or ""),
+        queue_place=int(payload.get("queue_place") or 0),
         attempt=event.attempt,
         spec=spec or view.spec,
         whole=whole_loops(payload.get("whole")) or (spec.whole if spec is not None else view.whole),
         placement=tuple(payload["placement"]) if payload.get("placement") else view.placement,
         changes=view.changes if repeated else (*view.changes, (event.time, state)),
-        progress={} if new_attempt else view.progress,
-        proof=None if new_attempt else view.proof,
+        progress={} if event.attempt != view.attempt else view.progress,
     )
 
 
@@ -276,7 +287,10 @@ def _log(view: RunView, event: Event) -> RunView:
     if stream == "remark" and text not in view.remarks:
         view = replace(view, remarks=(*view.remarks, text))
     if stream == "proof":
-        view = replace(view, proof=Proof.from_payload(payload))
+        proof = Proof.from_payload(payload)
+        # An attempt that goes on has no first steps to compare: what was proven before stands.
+        if view.proof is None or not view.past or proof.verdict is not Verdict.UNCHECKED:
+            view = replace(view, proof=proof)
     return view
 
 
@@ -294,6 +308,24 @@ def _error(view: RunView, event: Event) -> RunView:
     return replace(view, errors={**view.errors, rank: event.payload})
 
 
+def _checkpoint(view: RunView, event: Event) -> RunView:
+    part = checkpoint_part(event.payload)
+    if event.rank is None:
+        return view
+    gathered = view.gathered.with_part(
+        part,
+        attempt=event.attempt,
+        rank=event.rank,
+        ranks=view.spec.ranks if view.spec is not None else len(view.placement),
+        time=event.time,
+    )
+    key = part.attempt, part.number
+    marks = {key: told for key, told in view.marks.items() if key in gathered.parts}
+    if key in gathered.parts and not part.dropped:
+        marks[key] = {**marks.get(key, {}), event.rank: points_of(view.curves, event.rank)}
+    return replace(view, gathered=gathered, marks=marks)
+
+
 def _artifact(view: RunView, event: Event) -> RunView:
     return replace(view, artifacts={**view.artifacts, str(event.payload["name"]): event.payload})
 
@@ -303,6 +335,7 @@ _FOLDS = {
     EventKind.METRICS: _metrics,
     EventKind.USAGE: _usage,
     EventKind.LOG: _log,
+    EventKind.CHECKPOINT: _checkpoint,
     EventKind.ERROR: _error,
     EventKind.ARTIFACT: _artifact,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jupyter_train.record import Event, EventKind, Proof, RunSpec, RunState, RunView, Verdict, fold
+from jupyter_train.record import Event, EventKind, Proof, RunState, RunView, Verdict, fold
 
 PROOF = Proof(verdict=Verdict.SAME, text="same as one process (2e-7)", difference=2e-7, steps=4)
 
@@ -25,15 +25,35 @@ def test_a_proof_that_is_none_is_passed_over() -> None:
         assert view.seq == 1
 
 
-def test_another_attempt_has_a_proof_of_its_own() -> None:
-    spec = RunSpec(run_id="r", name="n", source="", ranks=2)
-    view = RunView(run_id="r", state=RunState.RETRYING, attempt=1, proof=PROOF)
-    starting = Event(
+POINT = {"run_id": "r", "attempt": 1, "number": 3, "step": 9, "files": ["checkpoint-1-3.pt"]}
+
+
+def _retrying(**payload: object) -> Event:
+    return Event(
         run_id="r",
         seq=9,
-        attempt=2,
+        attempt=1,
         time=2.0,
         kind=EventKind.STATE,
-        payload={"state": "STARTING", "spec": spec.to_dict()},
+        payload={"state": "RETRYING", **payload},
     )
-    assert fold([starting], view).proof is None
+
+
+def test_an_attempt_that_starts_over_has_a_proof_of_its_own() -> None:
+    view = RunView(run_id="r", state=RunState.RUNNING, attempt=1, proof=PROOF)
+    assert fold([_retrying()], view).proof is None
+
+
+def test_what_was_proven_before_a_checkpoint_stands_after_it() -> None:
+    view = fold(
+        [_retrying(resume=POINT)], RunView(run_id="r", state=RunState.RUNNING, attempt=1, proof=PROOF)
+    )
+    unchecked = Event(
+        run_id="r",
+        attempt=2,
+        rank=0,
+        time=3.0,
+        kind=EventKind.LOG,
+        payload=Proof(verdict=Verdict.UNCHECKED, text="not checked").to_payload(),
+    )
+    assert fold([unchecked], view).proof == PROOF

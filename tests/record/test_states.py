@@ -35,8 +35,8 @@ def test_lost_is_what_a_reader_says_never_a_move() -> None:
     assert not S.LOST.is_terminal
 
 
-def test_only_pending_may_repeat() -> None:
-    assert [s for s in RunState if legal_move(s, s)] == [S.PENDING]
+def test_only_who_waits_may_repeat_it() -> None:
+    assert [s for s in RunState if legal_move(s, s)] == [S.PENDING, S.RETRYING]
 
 
 def test_success_needs_a_run_that_ran() -> None:
