@@ -118,7 +118,7 @@ def call_options(settings: Settings, labels: Iterable[str], *, bg: bool) -> Trai
             RETURN_VALUE,
             *(label if label in known else name for name, label in as_labels.items()),
         )
-    cluster = given.get("cluster")
+    cluster, resume = given.get("cluster"), given.get("resume")
     return TrainOptions(
         bg=bg,
         keep=keep,
@@ -127,6 +127,9 @@ def call_options(settings: Settings, labels: Iterable[str], *, bg: bool) -> Trai
         name=_read("name", words.label, given.get("name")),
         seed=_read("seed", words.seed, given.get("seed")),
         timeout_s=_read("timeout", words.seconds, given.get("timeout")),
+        retries=_read("retries", words.retries, given.get("retries")),
+        checkpoint_every_s=_read("checkpoint_every", words.seconds, given.get("checkpoint_every")),
+        resume=_read("resume", words.resume, getattr(resume, "id", resume)),
         strategy=_one_of("strategy", ("auto", "none"), given.get("strategy", "auto")),
         batch=_one_of("batch", ("global", "per-rank"), given.get("batch", "global")),
         sync_bn=_one_of("sync_bn", (True, False), given.get("sync_bn", True)),

@@ -5,10 +5,12 @@ Values of variables reach the ranks and nothing else; the journal never has them
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from jupyter_train.errors import TrainError
+from jupyter_train.notebook import words
 
 ALLOWED = (
     "OMP_*",
@@ -41,17 +43,70 @@ def parting_timeout_s() -> float:
     Raises:
         TrainError: it is not a time.
     """
+    seconds = _seconds("parting-timeout", "30s")
+    assert seconds is not None
+    return seconds
+
+
+def hang_timeout_s() -> float:
+    """After how long a rank that others wait for, and that does nothing, is given up: ``jupyter-train.hang-timeout``, else 300 s; 0: never.
+
+    Raises:
+        TrainError: it is not a time.
+    """
+    seconds = _seconds("hang-timeout", "300s", zero="never")
+    assert seconds is not None
+    return seconds
+
+
+def checkpoint_every_s() -> float | None:
+    """How often loops over ``train.epochs`` keep a checkpoint by themselves: ``jupyter-train.checkpoint-every``; None: not said.
+
+    Raises:
+        TrainError: it is not a time.
+    """
+    return _seconds("checkpoint-every", None)
+
+
+def retries() -> int:
+    """How often a run goes on after a loss where its cell does not say: ``jupyter-train.retries``, else 0.
+
+    Raises:
+        TrainError: it is not such a number.
+    """
+    import dask.config
+
+    given = dask.config.get("jupyter-train.retries", 0)
+    try:
+        if isinstance(given, (bool, float)):
+            raise ValueError("a whole number is needed")
+        return words.retries(str(given))
+    except ValueError:
+        raise TrainError(
+            f"jupyter-train.retries of Dask's config is {given!r}: a whole number from 0 is needed"
+        ) from None
+
+
+def _seconds(key: str, default: str | None, *, zero: str = "") -> float | None:
+    """A time of Dask's configuration. ``zero``: what 0 means, where it means something.
+
+    Raises:
+        TrainError: it is not a time.
+    """
     import dask.config
     from dask.utils import parse_timedelta
 
-    given = dask.config.get("jupyter-train.parting-timeout", "30s")
+    given = dask.config.get(f"jupyter-train.{key}", default)
+    if given is None and default is None:
+        return None
     try:
         seconds = float(parse_timedelta(given))
     except (ValueError, TypeError, KeyError):
-        seconds = 0.0
-    if seconds <= 0:
+        seconds = math.nan
+    if not (0 < seconds < math.inf or (zero and seconds == 0)):
+        also = f", or 0: {zero}" if zero else ""
         raise TrainError(
-            f"jupyter-train.parting-timeout of Dask's config is {given!r}: a time is needed, such as 30s"
+            f"jupyter-train.{key} of Dask's config is {given!r}: a time is needed, such as {default or '30s'}{also}"
         )
     return seconds
 

@@ -42,6 +42,9 @@ class Settings(TypedDict, total=False):
     sync_bn: bool
     check: bool | None  #: compare with one process; default: the first time
     timeout: float | str | None  #: seconds, or "2h"
+    retries: int | None  #: after losses; default: as configured, else 0
+    checkpoint_every: float | str | None  #: seconds, or "30s"
+    resume: str | Run | None  #: "run" or "run@step"
     params: Mapping[str, Any] | None  #: for ``train.params``
     tags: Mapping[str, str] | None
     keep: Iterable[str] | None  #: arguments whose changes come back, and global names; default: all
@@ -60,6 +63,9 @@ def submit(
     sync_bn: bool = True,
     check: bool | None = None,
     timeout: float | str | None = None,
+    retries: int | None = None,
+    checkpoint_every: float | str | None = None,
+    resume: str | Run | None = None,
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
     keep: Iterable[str] | None = None,
@@ -82,6 +88,9 @@ def submit(
         sync_bn: BatchNorms see the global batch; False: each rank's its share.
         check: compare the first steps with those of one process; default: at the first run of a function's text.
         timeout: seconds, or text as ``2h``; the run then ends FAILED with RunTimeout.
+        retries: so many times the run goes on from its last checkpoint after the loss of a rank, worker or host.
+        checkpoint_every: seconds, or text as ``30s``: loops over ``train.epochs`` keep a checkpoint so often.
+        resume: a run, or ``"name@step"``: go on where its last checkpoint stood, or that of this step.
         params: for ``train.params``.
         tags: labels kept with the run.
         keep: names of arguments whose changes come back, and of globals; default: all.
@@ -102,6 +111,9 @@ def submit(
         "sync_bn": sync_bn,
         "check": check,
         "timeout": timeout,
+        "retries": retries,
+        "checkpoint_every": checkpoint_every,
+        "resume": resume,
         "params": params,
         "tags": tags,
         "keep": keep,

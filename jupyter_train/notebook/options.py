@@ -74,6 +74,9 @@ class TrainOptions:
     sync_bn: bool = True
     check: bool | None = None
     timeout_s: float | None = None
+    retries: int | None = None  #: None: as Dask's configuration has it
+    checkpoint_every_s: float | None = None  #: None: as Dask's configuration has it
+    resume: words.Resume | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -103,6 +106,9 @@ TRAIN = Command(
         Option(name="--check", help="compare the first steps with those of one process, whatever it costs; default: at the first run of a cell's text, not on a GPU"),
         Option(name="--no-check", help="do not"),
         Option(name="--timeout", value="2h", read=words.seconds, help="end the run after this time: 90s, 30m, 2h, 1h30m"),
+        Option(name="--retries", value="N", read=words.retries, help="after the loss of a rank, worker or host go on from the last checkpoint, so many times; default: 0"),
+        Option(name="--checkpoint-every", value="30s", read=words.seconds, help="loops over train.epochs keep a checkpoint by themselves so often; default: with --retries every 30s, where the cell keeps none itself"),
+        Option(name="--resume", value="RUN[@STEP]", read=words.resume, completes="run", help="go on where this run's last checkpoint stood, or that of this step"),
         Option(name="--tag", value="KEY=VALUE", read=words.tag, repeats=True, help="a label kept with the run; may be repeated"),
     ),
 )  # fmt: skip
@@ -155,6 +161,9 @@ def train_options(line: str) -> TrainOptions:
         sync_bn=not given.get("no_sync_bn", False),
         check=_either(given, "check", "no_check"),
         timeout_s=given.get("timeout"),
+        retries=given.get("retries"),
+        checkpoint_every_s=given.get("checkpoint_every"),
+        resume=given.get("resume"),
         tags=dict(given.get("tag", ())),
     )
 

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from jupyter_train import home
 from jupyter_train.boot import boot_id
 from jupyter_train.errors import CaptureError, NotEnoughWorkers, StoreError
-from jupyter_train.notebook.environment import allowed_patterns, parting_timeout_s, travelling
+from jupyter_train.notebook import environment
+from jupyter_train.notebook.environment import allowed_patterns, travelling
 from jupyter_train.notebook.housekeeping import needed_keys, tidy
 from jupyter_train.notebook.known import Program, known_whole, program
 from jupyter_train.notebook.proving import key_of, wants_check
 from jupyter_train.notebook.wait import in_background
-from jupyter_train.record import Call, RunSpec, new_run_id
+from jupyter_train.record import Call, ResumePoint, RunSpec, new_run_id
 
 if TYPE_CHECKING:
     from jupyter_train.cluster import Connection
@@ -61,6 +62,8 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
         ClusterError: no cluster, no workers, another environment.
         CaptureError: a name cannot travel.
         StoreError: there is no folder to keep anything in.
+        RunError: there is no checkpoint to resume from.
+        TrainError: a setting of Dask's configuration has a value that it cannot have.
     """
     from jupyter_train import cluster
     from jupyter_train.transport.capture import capture
@@ -69,9 +72,14 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
     from jupyter_train.transport.settings import current_settings, with_future_flags
 
     check_home()
-    connection = cluster.open_cluster(options.cluster, ranks=options.ranks)
+    retries = environment.retries() if options.retries is None else options.retries
+    every_s = options.checkpoint_every_s or environment.checkpoint_every_s()
+    resume, resume_remarks = _resumed(options, session)
+    # As many as wrote the checkpoint: each has its own random state.
+    wanted = options.ranks or (len(resume.files) if resume is not None else None)
+    connection = cluster.open_cluster(options.cluster, ranks=wanted)
     hello = connection.control.hello()
-    ranks = options.ranks or len(hello["workers"])
+    ranks = wanted or len(hello["workers"])
     if not ranks:
         raise NotEnoughWorkers(
             f"cluster {connection.name!r} has no workers yet. Say how many ranks the run has with  -n N,  "
@@ -79,6 +87,10 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
         )
     # Workers that somebody else started may keep their files anywhere, wherever their scheduler is.
     is_here = connection.record is not None and shares_disk(hello)
+    if resume is not None and is_here:
+        from jupyter_train.notebook.resuming import check_files
+
+        check_files(resume)
     content = ContentStore(home.content_folder(), needed=needed_keys)
     try:
         captured = capture(
@@ -117,12 +129,16 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
         whole=known_whole(runs, session.runs.values()) if runs is not None else (),
         sync_batchnorm=options.sync_bn,
         check=check,
-        parting_timeout_s=parting_timeout_s(),
+        parting_timeout_s=environment.parting_timeout_s(),
         seed=options.seed,
         params=options.params,
         tags=options.tags,
         keep=options.keep,
         timeout_s=options.timeout_s,
+        retries=retries,
+        checkpoint_every_s=every_s,
+        hang_timeout_s=environment.hang_timeout_s(),
+        resume=resume,
         cwd=os.getcwd(),
         sys_path=tuple(path for path in sys.path if isinstance(path, str)),
         environment=travelling(os.environ, allowed_patterns()),
@@ -135,7 +151,7 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
     if not is_here:
         files = {ref.key: content.path(ref.key) for ref in captured.refs}
         sent_bytes = connection.control.send(files, folder=content.folder_id())
-    remarks = (*connection.remarks, *captured.remarks)
+    remarks = (*connection.remarks, *resume_remarks, *captured.remarks)
     return Prepared(
         spec=spec,
         capture=captured,
@@ -145,6 +161,15 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
         program=runs,
         sent_bytes=sent_bytes + len(json.dumps(spec.to_dict())),
     )
+
+
+def _resumed(options: TrainOptions, session: Session) -> tuple[ResumePoint | None, tuple[str, ...]]:
+    """Where the run begins, and what there is to say about that."""
+    if options.resume is None:
+        return None, ()
+    from jupyter_train.notebook.resuming import resume_from
+
+    return resume_from(options.resume, session)
 
 
 def check_home() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -12,9 +13,22 @@ _OPENS = {"(": ")", "[": "]", "{": "}"}
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)\s*(d|h|m|s))", re.IGNORECASE)
 _PLAIN_NAME = re.compile(r"[\w./:+][\w./:+-]*")
 _ON_A_RUN = re.compile(r'%train (log|stop|wait|attach) ("[^"]*"|[^\s;,]+)(?: (--rank \d+|--kill))?')
+_STEP = re.compile(r"[0-9]{1,18}")
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 _MAX_INT = 2**63
 _MOST_PROCESSES = 100_000
+_MOST_RETRIES = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    """Which checkpoint of which run is meant."""
+
+    run: str  #: as people name runs
+    step: int | None = None  #: optimizer steps done; None: the newest
+
+    def __str__(self) -> str:
+        return self.run if self.step is None else f"{self.run}@{self.step}"
 
 
 def split_words(line: str) -> list[str]:
@@ -71,6 +85,36 @@ def whole_number(word: str) -> int:
     if not 1 <= number <= _MOST_PROCESSES:
         raise ValueError(f"a whole number from 1 to {_MOST_PROCESSES:,} is needed")
     return number
+
+
+def retries(word: str) -> int:
+    """How often a run may be taken up again.
+
+    Raises:
+        ValueError: it is no such number.
+    """
+    number = int(unquoted(word))
+    if not 0 <= number <= _MOST_RETRIES:
+        raise ValueError(f"a whole number from 0 to {_MOST_RETRIES:,} is needed")
+    return number
+
+
+def resume(word: str) -> Resume:
+    """``RUN`` or ``RUN@STEP``. A run whose own name ends like that is named by its id.
+
+    Raises:
+        ValueError: no run is named.
+    """
+    text = unquoted(word).strip()
+    run, _, step = text.rpartition("@")
+    found = (
+        Resume(run=unquoted(run.strip()), step=int(step))
+        if run and _STEP.fullmatch(step)
+        else Resume(run=text)
+    )
+    if not found.run:
+        raise ValueError("it is written RUN or RUN@STEP")
+    return found
 
 
 def seed(word: str) -> int:

@@ -27,7 +27,8 @@ def test_nothing_behind_the_magic_means_the_defaults() -> None:
 def test_every_option_is_read() -> None:
     line = (
         "-n 4 --name 'my run' --cluster lab --bg --keep model,opt --seed 7 -p lr=0.1 -p layers=[64, 32] "
-        "--batch per-rank --strategy none --no-sync-bn --no-check --timeout 1h30m --tag team=vision"
+        "--batch per-rank --strategy none --no-sync-bn --no-check --timeout 1h30m --tag team=vision "
+        "--retries 3 --checkpoint-every 30s --resume digits@120"
     )
     assert train_options(line) == TrainOptions(
         ranks=4,
@@ -42,6 +43,9 @@ def test_every_option_is_read() -> None:
         sync_bn=False,
         check=False,
         timeout_s=5400.0,
+        retries=3,
+        checkpoint_every_s=30.0,
+        resume=words.Resume(run="digits", step=120),
         tags={"team": "vision"},
     )
 
@@ -90,6 +94,22 @@ def test_durations_are_seconds(given: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "run", "step"),
+    [
+        ("last", "last", None),
+        ("digits@0", "digits", 0),
+        ("'my run'@12", "my run", 12),
+        ("'my run@12'", "my run", 12),
+        ("ann@home", "ann@home", None),
+        ("ann@home@7", "ann@home", 7),
+        ("@7", "@7", None),
+    ],
+)
+def test_a_run_to_resume_may_be_named_with_a_step(given: str, run: str, step: int | None) -> None:
+    assert words.resume(given) == words.Resume(run=run, step=step)
+
+
+@pytest.mark.parametrize(
     ("line", "said"),
     [
         ("--nmae x", "did you mean --name?"),
@@ -109,7 +129,11 @@ def test_durations_are_seconds(given: str, seconds: float) -> None:
         ("digits", "--name digits"),
         ("--name 'x", "is missing"),
         ("-p x=[1, 2", "is missing"),
-        ("--retries 2", "there are:"),
+        ("--retries -1", "from 0"),
+        ("--retries often", "whole number"),
+        ("--retires 2", "did you mean --retries?"),
+        ("--checkpoint-every 0s", "longer"),
+        ("--resume ''", "RUN or RUN@STEP"),
     ],
 )
 def test_what_is_wrong_is_said(line: str, said: str) -> None:
