@@ -223,6 +223,46 @@ class Run:
             f"{name!r} did not come back from run {self.name}; there are {', '.join(names) or 'none'}"
         )
 
+    def rename(self, name: str) -> None:
+        """Calls it ``name`` from now on, for every reader of this store.
+
+        Raises:
+            ValueError: that is no name for a run.
+            StoreError: it cannot be written down.
+            RunNotFound: its journal is not on this disk (yet).
+        """
+        from jupyter_train.notebook.words import label
+        from jupyter_train.store import Store
+
+        wanted = label(name)
+        Store().rename(self.id, wanted)
+        self._name = wanted
+
+    def tag(self, **tags: str | None) -> None:
+        """Gives it tags, besides those that it has: ``run.tag(paper="table 2")``; None takes one away.
+
+        Raises:
+            StoreError: it cannot be written down.
+            RunNotFound: its journal is not on this disk (yet).
+        """
+        from jupyter_train.store import Store
+
+        Store().tag(self.id, {key: None if value is None else str(value) for key, value in tags.items()})
+
+    def delete(self) -> None:
+        """Takes it out of every list for good, with its files on this disk: results, checkpoints, history.
+
+        Raises:
+            RunError: it has not ended.
+            StoreError: it cannot be written down; nothing was deleted.
+            RunNotFound: its journal is not on this disk (yet).
+        """
+        from jupyter_train.notebook.session import current_session
+        from jupyter_train.store import Store
+
+        Store().delete(self.id)
+        current_session().runs.pop(self.id, None)
+
     # What the magics use
 
     def follow(self, *watchers: Watcher) -> Follower:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from jupyter_train.record import Event, split_events, unpack_event, unpack_events
 from jupyter_train.store.liveness import ControllerMark
-from jupyter_train.store.rows import read_batches, read_mark, read_summaries
-from jupyter_train.store.schema import open_for_reading, told
+from jupyter_train.store.rows import read_batches, read_mark, read_sizes, read_summaries
+from jupyter_train.store.schema import journal_told, open_for_reading
 from jupyter_train.store.summary import RunSummary
 
 
@@ -48,6 +48,11 @@ class JournalReader:
         with self._opened() as db:
             return None if db is None else next(read_summaries(db, run_id), None)
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the events of each run."""
+        with self._opened() as db:
+            return {} if db is None else read_sizes(db)
+
     def packed(self, run_id: str, after: int = 0, *, at_most_bytes: int | None = None) -> list[bytes]:
         """Events of ``run_id`` numbered above ``after``, in order, each in bytes.
 
@@ -83,7 +88,7 @@ class JournalReader:
         try:
             yield db
         except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
-            raise told(self.path, error) from error
+            raise journal_told(self.path, error) from error
         finally:
             if db is not None:
                 db.close()

@@ -95,6 +95,11 @@ def read_batches(db: sqlite3.Connection, run_id: str, after: int = 0) -> Iterato
         yield Batch(run_id=run_id, first_seq=first, last_seq=last, data=bytes(data))
 
 
+def read_sizes(db: sqlite3.Connection) -> dict[str, int]:
+    """Bytes of the events of each run."""
+    return dict(db.execute("SELECT run_id, sum(length(data)) FROM batches GROUP BY run_id"))
+
+
 def _storable(value: Any) -> Any:
     # SQLite takes neither lone surrogates, which Python has for undecodable file names, nor integers beyond 64 bits.
     if isinstance(value, str):

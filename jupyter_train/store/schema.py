@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 from jupyter_train.errors import StoreDamaged, StoreError, StoreTooNew
@@ -90,7 +91,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         try:
             empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         except sqlite3.DatabaseError as error:
-            raise told(path, error) from error
+            raise journal_told(path, error) from error
         if not empty:
             check_version(db, path)
         # Where WAL cannot be had (some network disks), SQLite stays with its rollback journal: slower, as safe.
@@ -105,12 +106,24 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     return db
 
 
-def open_for_reading(path: Path) -> sqlite3.Connection | None:
-    """A read-only connection; None where the journal is gone or has no tables yet.
+def open_for_reading(
+    path: Path,
+    *,
+    check: Callable[[sqlite3.Connection, Path], None] | None = None,
+    told: Callable[[Path, Exception], StoreError] | None = None,
+) -> sqlite3.Connection | None:
+    """A read-only connection; None where the file is gone or has no tables yet.
+
+    Args:
+        path: of a journal, or of another file of the store.
+        check: refuses tables that are not what they should be; default: of a journal.
+        told: an error as a sentence; default: of a journal.
 
     Raises:
-        StoreTooNew, StoreDamaged: the file cannot be read as a journal.
+        StoreTooNew, StoreDamaged: the file cannot be read.
     """
+    check = check or check_version
+    told = told or journal_told
     if not path.is_file():
         return None
     try:
@@ -119,7 +132,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection | None:
             if "immutable" in how and beside:
                 continue
             try:
-                return _reading(path, how)
+                return _reading(path, how, check)
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
                     raise
@@ -131,14 +144,16 @@ def open_for_reading(path: Path) -> sqlite3.Connection | None:
         raise told(path, error) from error
 
 
-def _reading(path: Path, how: str) -> sqlite3.Connection | None:
+def _reading(
+    path: Path, how: str, check: Callable[[sqlite3.Connection, Path], None]
+) -> sqlite3.Connection | None:
     db = sqlite3.connect(
         f"{path.absolute().as_uri()}?{how}", uri=True, timeout=LOCK_WAIT_S, isolation_level=None
     )
     try:
         db.execute("PRAGMA trusted_schema = OFF")
         if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            check_version(db, path)
+            check(db, path)
             return db
         db.close()
         return None
@@ -165,6 +180,6 @@ def check_version(db: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def told(path: Path, error: Exception) -> StoreError:
+def journal_told(path: Path, error: Exception) -> StoreError:
     """``error`` of a read from the journal at ``path``, as a sentence."""
     return StoreDamaged(f"{path} cannot be read: {error}. Its runs are not shown; other journals are.")

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jupyter_train.home import journals_folder
 from jupyter_train.record import Event, EventKind, RunSpec
-from jupyter_train.store import JournalWriter
+from jupyter_train.store import JournalWriter, Store
+
+Keep = Callable[..., JournalWriter]
 
 
 class Story:
@@ -81,3 +84,35 @@ def writer(path: Path) -> Iterator[JournalWriter]:
     writer = JournalWriter(path)
     yield writer
     writer.close()
+
+
+@pytest.fixture
+def keep(tmp_path: Path) -> Iterator[Keep]:
+    """``keep("controller", run, …)`` writes runs to a journal of that controller, which lives on."""
+    writers: dict[str, JournalWriter] = {}
+
+    def write(controller: str, *runs: Story) -> JournalWriter:
+        path = journals_folder(tmp_path) / f"{controller}.sqlite"
+        if controller not in writers:
+            writers[controller] = JournalWriter(path)
+        writer = writers[controller]
+        for run in runs:
+            writer.append(run.run_id, run.events)
+        assert writer.flush()
+        return writer
+
+    yield write
+    for writer in writers.values():
+        writer.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def finished(run: Story) -> Story:
+    run.states("PENDING", "STARTING", "RUNNING")
+    run.loss(1, 0.5)
+    run.state("SUCCEEDED")
+    return run

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,42 +17,10 @@ from jupyter_train.home import journals_folder
 from jupyter_train.record import RunState
 from jupyter_train.store import JournalWriter, Store
 from jupyter_train.store.liveness import SILENT_AFTER_S
-from tests.store.conftest import Story
+from tests.store.conftest import Keep, Story, finished
+from tests.store.unprivileged import unprivileged
 
 ASSETS = Path(__file__).parent / "assets"
-Keep = Callable[..., JournalWriter]
-
-
-@pytest.fixture
-def keep(tmp_path: Path) -> Iterator[Keep]:
-    """``keep("controller", run, …)`` writes runs to a journal of that controller, which lives on."""
-    writers: dict[str, JournalWriter] = {}
-
-    def write(controller: str, *runs: Story) -> JournalWriter:
-        path = journals_folder(tmp_path) / f"{controller}.sqlite"
-        if controller not in writers:
-            writers[controller] = JournalWriter(path)
-        writer = writers[controller]
-        for run in runs:
-            writer.append(run.run_id, run.events)
-        assert writer.flush()
-        return writer
-
-    yield write
-    for writer in writers.values():
-        writer.close()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
-
-
-def finished(run: Story) -> Story:
-    run.states("PENDING", "STARTING", "RUNNING")
-    run.loss(1, 0.5)
-    run.state("SUCCEEDED")
-    return run
 
 
 def test_runs_of_all_journals_newest_first(keep: Keep, store: Store, story: Callable[..., Story]) -> None:
@@ -208,25 +175,14 @@ def test_a_folder_that_may_only_be_read_is_read(
     keep("a", finished(story())).close()
     folder = journals_folder(tmp_path)
     before = sorted(folder.iterdir())
-    if os.geteuid() == 0:  # root may write anywhere
-        for item in (tmp_path, folder, *folder.iterdir()):
-            os.chown(item, 65534, 65534)
-    opened = [tmp_path.parent, tmp_path.parent.parent]
-    modes = [p.stat().st_mode for p in opened]
-    folder.chmod(0o500)
-    try:
-        if os.geteuid() == 0:
-            for parent in opened:
-                parent.chmod(0o711)
-            os.seteuid(65534)
-        assert len(store.runs()) == 1
-        assert store.problems == ()
-        assert sorted(folder.iterdir()) == before
-    finally:
-        os.seteuid(os.getuid())
-        folder.chmod(0o700)
-        for parent, mode in zip(opened, modes, strict=True):
-            parent.chmod(mode)
+    with unprivileged(tmp_path):
+        folder.chmod(0o500)
+        try:
+            assert len(store.runs()) == 1
+            assert store.problems == ()
+            assert sorted(folder.iterdir()) == before
+        finally:
+            folder.chmod(0o700)
 
 
 @pytest.mark.parametrize("asset", sorted(ASSETS.glob("journal-*.sqlite")), ids=lambda p: p.stem)
