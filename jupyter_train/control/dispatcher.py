@@ -40,7 +40,8 @@ from jupyter_train.control.messages import (
     Timer,
     WorkerLost,
 )
-from jupyter_train.control.placement import Request, Seat, check_fits, plan
+from jupyter_train.control.placement import Seat, check_fits
+from jupyter_train.control.waitlist import Queue, Request, joined, left, plan
 from jupyter_train.errors import RunNotFound
 from jupyter_train.home import RUN_ID
 from jupyter_train.record import Event, EventKind, RunSpec, unpack_event
@@ -61,6 +62,9 @@ _RINGS: dict[Timer, Input] = {
 
 SLICE_S = 0.002  #: events are taken in for so long before others get their turn
 IN_MEMORY = 16  #: ended runs whose events stay in memory
+REPLACED_S = (
+    30.0  #: a worker that was lost is replaced within so long, where somebody looks after the cluster
+)
 
 
 class Dispatcher:
@@ -75,7 +79,8 @@ class Dispatcher:
         self._journal = journal
         self._clock = SteadyClock()
         self._errands = Errands(scheduler, threads, feed=self.feed, relay=self.relay)
-        self._queue: list[str] = []  #: ids of PENDING runs, oldest first
+        self._queue: Queue = ()  #: runs that wait for workers
+        self._losses: list[tuple[float, int]] = []  #: when a worker was lost, and how many there were before
         self._held: dict[str, str] = {}  #: worker → the run whose rank it has
         self._retry: asyncio.TimerHandle | None = None
         self._stopped_early: list[str] = []  #: ids of runs that were to be stopped before they came
@@ -111,7 +116,7 @@ class Dispatcher:
             raise ValueError(f"a run has at least one rank, not {spec.ranks}")
         check_fits(spec.ranks, len(self._scheduler.workers), spec.cluster)
         run = self.runs[spec.run_id] = LiveRun(spec, self._clock.now)
-        self._queue.append(spec.run_id)
+        self._queue = joined(self._queue, Request(run_id=spec.run_id, ranks=spec.ranks))
         self.feed(run, Queued(queue_place=0))
         if spec.run_id in self._stopped_early:
             self.feed(run, StopRequested(reason="stopped while it was submitted"))
@@ -185,6 +190,7 @@ class Dispatcher:
     def worker_lost(self, worker: str) -> None:
         """``worker`` has left the cluster."""
         self.agents.pop(worker, None)
+        self._losses.append((time.monotonic(), len(self._scheduler.workers.keys() - {worker}) + 1))
         run_id = self._held.pop(worker, None)
         if run_id is not None:
             self.feed(self.runs[run_id], WorkerLost(worker=worker))
@@ -212,10 +218,9 @@ class Dispatcher:
             self._retry = None
         if not self._queue:
             return
-        requests = [Request(run_id=r, ranks=self.runs[r].spec.ranks) for r in self._queue]
-        decided = plan(requests, self._seats())
+        decided = plan(self._queue, self._seats(), coming=self._coming())
+        self._queue = decided.queue
         for run_id, places in decided.placed:
-            self._queue.remove(run_id)
             self._held.update({p.worker: run_id for p in places})
         for run_id, places in decided.placed:
             self.feed(self.runs[run_id], Placed(places=places))
@@ -256,8 +261,8 @@ class Dispatcher:
         if told.state.is_terminal:
             run.cancel_timers()
             self.last_end = time.monotonic()
-            if run.spec.run_id in self._queue:
-                self._queue.remove(run.spec.run_id)
+            if any(waiting.run_id == run.spec.run_id for waiting in self._queue):
+                self._queue = left(self._queue, run.spec.run_id)
                 self.place()
             self._ended.append(run.spec.run_id)
             if len(self._ended) > IN_MEMORY:
@@ -295,8 +300,9 @@ class Dispatcher:
         self.place()
 
     def _place_again(self, run: LiveRun, order: PlaceAgain) -> None:
-        """Before every run that waits: it has begun already."""
-        self._queue.insert(0, run.spec.run_id)
+        """Before every run that waits for its first attempt."""
+        request = Request(run_id=run.spec.run_id, ranks=run.spec.ranks, has_begun=True)
+        self._queue = joined(self._queue, request)
         self._free(run, Free(workers=order.workers))
 
     def _abandon(self, run: LiveRun, order: Abandon) -> None:
@@ -331,10 +337,17 @@ class Dispatcher:
                 host=state.host,
                 has_agent=worker in self.agents and state.status.name == "running",
                 is_ready=self.agents.get(worker, False),
-                is_free=worker not in self._held,
+                run_id=self._held.get(worker, ""),
             )
             for worker, state in self._scheduler.workers.items()
         ]
+
+    def _coming(self) -> int:
+        """Workers that were lost just now: a run that needs them all does not lose its turn over it."""
+        since = time.monotonic() - REPLACED_S
+        self._losses = [(at, before) for at, before in self._losses if at > since]
+        now = len(self._scheduler.workers)
+        return max((0, *(before - now for _, before in self._losses)))
 
 
 def _checked(run: LiveRun, data: bytes) -> Event | None:

@@ -1,7 +1,6 @@
-"""Which workers a run gets: all its ranks at once or none, first come first served.
+"""Which workers the ranks of a run get: all at once or none, close together.
 
-Pure: seats and requests in, places out. The controller asks anew whenever
-something changes (a submission, an end, a worker that comes or goes).
+Pure: seats in, places out. Whose turn it is says `jupyter_train.control.waitlist`.
 """
 
 from __future__ import annotations
@@ -22,15 +21,12 @@ class Seat:
     host: str
     has_agent: bool = True  #: the agent has answered: ranks can be launched here
     is_ready: bool = True  #: its zygote is prewarmed: a launch takes milliseconds, not seconds
-    is_free: bool = True
+    run_id: str = ""  #: whose rank it has
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """A run that waits for its workers."""
-
-    run_id: str
-    ranks: int
+    @property
+    def is_free(self) -> bool:
+        """A rank can be launched here now."""
+        return self.has_agent and not self.run_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,23 +41,6 @@ class Place:
     host: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """A run that stays in the queue, and what for."""
-
-    run_id: str
-    queue_place: int  #: from 1
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What to do with the queue now."""
-
-    placed: tuple[tuple[str, tuple[Place, ...]], ...]  #: run id and places, by rank
-    waiting: tuple[Waiting, ...]
-
-
 def check_fits(ranks: int, workers: int, cluster: str = "") -> None:
     """Refuse a run that the cluster could not start even if it were idle.
 
@@ -73,41 +52,14 @@ def check_fits(ranks: int, workers: int, cluster: str = "") -> None:
     which = f'cluster "{cluster}"' if cluster else "the cluster"
     instead = f",  or pass  --ranks {workers}." if workers else "."
     raise NotEnoughWorkers(
-        f"the run needs {_counted(ranks)} but {which} has {workers}. "
+        f"the run needs {counted(ranks)} but {which} has {workers}. "
         f"Scale it with  %train cluster scale {ranks}{instead}"
     )
 
 
-def plan(queue: Sequence[Request], seats: Iterable[Seat]) -> Plan:
-    """Place what can be placed of ``queue`` (oldest first) on the free ones of ``seats``.
-
-    A run waits behind every older one, so that a large run is not starved by
-    small ones. The exception is an older run that needs more workers than
-    there are at all: it cannot take what others use meanwhile, and it is still
-    first when workers come.
-    """
-    all_seats = tuple(seats)
-    free = {s.worker: s for s in all_seats if s.is_free and s.has_agent}
-    placed: list[tuple[str, tuple[Place, ...]]] = []
-    waiting: list[Waiting] = []
-    is_blocked = False
-    for request in queue:
-        places = None if is_blocked else choose(request.ranks, free.values())
-        if places is not None:
-            placed.append((request.run_id, places))
-            for place in places:
-                del free[place.worker]
-            continue
-        number = len(waiting) + 1
-        waiting.append(
-            Waiting(
-                run_id=request.run_id,
-                queue_place=number,
-                reason=_why(request.ranks, len(free), len(all_seats), number),
-            )
-        )
-        is_blocked = is_blocked or request.ranks <= len(all_seats)
-    return Plan(placed=tuple(placed), waiting=tuple(waiting))
+def by_preference(seats: Iterable[Seat]) -> list[Seat]:
+    """``seats``, those with a ready zygote first, each kind as people count."""
+    return sorted(seats, key=lambda s: (not s.is_ready, _natural(s)))
 
 
 def choose(ranks: int, free: Iterable[Seat]) -> tuple[Place, ...] | None:
@@ -116,8 +68,12 @@ def choose(ranks: int, free: Iterable[Seat]) -> tuple[Place, ...] | None:
     Seats whose zygote is ready are taken first. Ranks share as few hosts as
     they can, and those on one host have neighbouring numbers, which is what
     collectives and ``local_rank`` expect.
+
+    Args:
+        ranks: of the run.
+        free: in the order of :func:`by_preference`.
     """
-    candidates = sorted(free, key=lambda s: (not s.is_ready, _natural(s)))
+    candidates = list(free)
     if ranks < 1 or len(candidates) < ranks:
         return None
     ready = [s for s in candidates if s.is_ready]
@@ -167,13 +123,6 @@ def _natural(seat: Seat) -> tuple[bool, int, str, str]:
     return *natural_order(seat.name), seat.worker
 
 
-def _why(ranks: int, free: int, workers: int, number: int) -> str:
-    if ranks > workers:
-        return f"needs {_counted(ranks)}, but only {workers} of them are left in the cluster"
-    if number > 1:
-        return f"needs {_counted(ranks)}; number {number} in the queue"
-    return f"needs {_counted(ranks)}, {free} of {workers} free"
-
-
-def _counted(workers: int) -> str:
+def counted(workers: int) -> str:
+    """``1 worker``, ``3 workers``."""
     return "1 worker" if workers == 1 else f"{workers} workers"

@@ -351,14 +351,41 @@ async def test_busy_workers_mean_waiting_in_order(cluster: Cluster) -> None:
     await cluster.until(first, "RUNNING")
     last = (await cluster.events(third))[-1].payload
     assert (last["state"], last["queue_place"]) == ("PENDING", 2)
-    assert last["reason"] == "needs 2 workers; number 2 in the queue"
+    assert last["reason"] == "number 2 in the queue: needs 2 workers"
     await cluster.call("train_stop", run_id=second)
     last = (await cluster.events(third))[-1].payload
-    assert (last["queue_place"], last["reason"]) == (1, "needs 2 workers, 0 of 2 free")
+    assert (last["queue_place"], last["reason"]) == (1, "first in the queue: needs 2 workers, 0 of 2 free")
     for agent in map(cluster.agent, (0, 1)):
         agent.exit(first)
     await cluster.until(third, "RUNNING")
     assert (await cluster.view(second)).state == "CANCELLED"
+
+
+@with_cluster(4)
+async def test_a_small_run_overtakes_a_large_one_that_it_does_not_delay(cluster: Cluster) -> None:
+    running, large, small = [await cluster.submit(ranks) for ranks in (2, 3, 1)]
+    await cluster.until(small, "RUNNING")
+    assert (await cluster.events(large))[-1].payload["reason"] == (
+        "first in the queue: needs 3 workers, 1 of 4 free"
+    )
+    for agent in map(cluster.agent, (0, 1)):
+        agent.exit(running)
+    await cluster.until(large, "RUNNING")
+    assert (await cluster.view(small)).state == "RUNNING"
+
+
+@with_cluster(3)
+async def test_a_run_that_waits_for_a_lost_worker_keeps_its_turn(cluster: Cluster) -> None:
+    running, large = [await cluster.submit(ranks) for ranks in (1, 3)]
+    await cluster.until(running, "RUNNING")
+    await cluster.lose_worker(2)
+    small = await cluster.submit(1)
+    while len((await cluster.hello())["workers"]) > 2:
+        await asyncio.sleep(0.005)
+    assert (await cluster.view(small)).state == "PENDING"
+    await cluster.add_worker()
+    cluster.agent(0).exit(running)
+    await cluster.until(large, "RUNNING")
 
 
 # Stops
