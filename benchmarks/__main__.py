@@ -1,4 +1,4 @@
-"""``python -m benchmarks start|log|throughput|capture|check|import [--json] [--repeat N]``"""
+"""``python -m benchmarks start|log|throughput|capture|check|import|placement [--json] [--repeat N]``"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from benchmarks import capture, check, load_ext, log, start, throughput
+from benchmarks import capture, check, load_ext, log, placement, start, throughput
 from benchmarks.models import MODELS
 from benchmarks.report import Row
 
@@ -17,6 +17,7 @@ MEASURES: dict[str, Callable[..., Iterator[Row]]] = {
     "capture": capture.measure,
     "check": check.measure,
     "import": load_ext.measure,
+    "placement": placement.measure,
 }
 _HELP = {
     "start": f"press run -> first optimizer step on 2 ranks, against torchrun ({start.RUNS} runs)",
@@ -25,6 +26,7 @@ _HELP = {
     "capture": f"a cell over {capture.MEGABYTES} MB: bytes sent, time to start, memory ({capture.ROUNDS} rounds)",
     "check": f"first step with --check and with --no-check ({check.PAIRS} pairs)",
     "import": f"what %%load_ext adds to plain IPython ({load_ext.PAIRS} pairs)",
+    "placement": f"a decision about {placement.WAITING} runs that wait for {placement.WORKERS} workers ({placement.DECISIONS})",
 }
 
 
