@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jupyter_train.notebook.bundle import duration, number, plain
-from jupyter_train.record import Curve, Event, EventKind, RunView
+from jupyter_train.record import Curve, Event, EventKind, RunState, RunView
 from jupyter_train.record.view import log_text as words
 
 if TYPE_CHECKING:
@@ -95,12 +95,19 @@ class RunTable(Sequence["RunSummary"]):
         return (
             run.run_id,
             plain(run.name, 40),
-            str(run.state or ""),
+            _standing(run),
             str(run.ranks),
             started,
             took,
             ", ".join(metrics[:_METRICS_SHOWN]) + (", …" if len(metrics) > _METRICS_SHOWN else ""),
         )
+
+
+def _standing(run: RunSummary) -> str:
+    """Its state, and of who waits what for."""
+    state = str(run.state or "")
+    waits = run.state in (RunState.PENDING, RunState.RETRYING) and run.reason
+    return f"{state}: {plain(run.reason, 120)}" if waits else state
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
