@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jupyter_train.notebook import history
 from jupyter_train.notebook.series import divergence
 from jupyter_train.record import Curve, RunState, RunView, Verdict
 from jupyter_train.record.view import Progress
@@ -93,8 +94,10 @@ def headline(view: RunView, *, now: float, connected: bool = True, note: str = "
     parts = [f"{_SIGNS[state]} {state}" if state else "◌ submitted"]
     if view.reason and state is not RunState.SUCCEEDED:
         parts[0] += f": {plain(view.reason, 200)}"
+    parts += filter(None, [history.place_in_queue(view)])
     if view.spec is not None:
         parts.append(f"{view.spec.ranks} rank{'s' * (view.spec.ranks != 1)}")
+    parts += filter(None, [history.which_attempt(view)])
     begin = view.running_since or view.started
     if begin is not None:
         parts.append(duration(max(0.0, (view.ended or now) - begin)))
@@ -128,6 +131,8 @@ def rows(view: RunView) -> list[tuple[str, str]]:
             speed.append(f"{number(1 / per_sample)} samples/s")
     if speed:
         found.append(("speed", ", ".join(speed)))
+    if kept := history.checkpoints_kept(view):
+        found.append(("checkpoints", kept))
     newest = [readings[-1] for readings in view.usage.values() if readings]
     if newest:
         cores = sum(reading.cpu_cores for reading in newest)
@@ -185,9 +190,13 @@ def make_bundle(
     """The mime bundle of ``view`` at unix time ``now``. Raw: image data is base64 text already."""
     title = f"{plain(name, 80)} ({view.run_id})"
     head = headline(view, now=now, connected=connected, note=plain(note))
+    if when := history.as_of(view, now):
+        head += f" · {when}"
     found = divergence(view)
     diverged = [f"{found[0]} diverged at step {found[1]}"] if found else []
-    said = [plain(text) for text in dict.fromkeys([*diverged, *view.remarks, *remarks])]
+    before = [*history.past_attempts(view), *filter(None, [history.where_it_began(view)])]
+    texts = [*diverged, *before, *history.remarks(view), *remarks]
+    said = [plain(text) for text in dict.fromkeys(texts)]
     table = rows(view)
     proven = proof_line(view)
     bundle: dict[str, Any] = {
