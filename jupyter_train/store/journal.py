@@ -18,9 +18,9 @@ from jupyter_train._version import __version__
 from jupyter_train.errors import StoreError
 from jupyter_train.record import Event, pack_event
 from jupyter_train.store.backlog import Backlog, Gap, Item
-from jupyter_train.store.liveness import HEARTBEAT_S, this_process
+from jupyter_train.store.liveness import HEARTBEAT_S, this_moment, this_process
 from jupyter_train.store.plan import by_run, journalled, left_out, planned
-from jupyter_train.store.rows import Batch, read_summary, write_batches, write_mark, write_summary
+from jupyter_train.store.rows import Batch, read_summary, write_batches, write_beat, write_mark, write_summary
 from jupyter_train.store.schema import open_for_writing
 from jupyter_train.store.summary import RunSummary
 
@@ -171,7 +171,7 @@ class JournalWriter:
                 if time.monotonic() >= beat_at:
                     beat_at = time.monotonic() + self._heartbeat_s
                     if self._has_active_run():
-                        self._db.execute("UPDATE controller SET heartbeat = ?", (time.time(),))
+                        write_beat(self._db, this_moment())
                 if failures:
                     failures = 0
                     self._note_recovery()
@@ -191,7 +191,7 @@ class JournalWriter:
     def _opened(self) -> sqlite3.Connection:
         db = self._connect(self.path)
         try:
-            write_mark(db, this_process(self.path.stem, __version__, time.time()))
+            write_mark(db, this_process(self.path.stem, __version__, this_moment()))
         except BaseException:
             db.close()
             raise

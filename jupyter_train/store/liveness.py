@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,27 @@ class ControllerMark:
     process_start: int | None  #: start of the process, in the kernel's ticks since boot: pids are used again
     heartbeat: float  #: unix time, seconds
     closed: float | None = None  #: unix time at which it ended on purpose
+    beat_boot: str = ""  #: boot of the machine by whose steady clock the heartbeat is told as well
+    beat_s: float | None = None  #: that clock at the heartbeat: it is never set
+    origin: str = ""  #: address of the scheduler that this is a copy from; "": the journal itself
 
 
-def this_process(controller: str, version: str, now: float) -> ControllerMark:
-    """The mark of the calling process."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """Now, as one machine has it."""
+
+    unix_s: float
+    boot: str  #: of the machine; "" where it cannot be told
+    steady_s: float  #: seconds of a clock that is never set, since some moment of that boot
+
+
+def this_moment(unix_s: float | None = None) -> Moment:
+    """Now, here; ``unix_s`` where the caller has a clock of its own."""
+    return Moment(unix_s=time.time() if unix_s is None else unix_s, boot=boot_id(), steady_s=time.monotonic())
+
+
+def this_process(controller: str, version: str, now: Moment) -> ControllerMark:
+    """The mark of the calling process, which lives."""
     return ControllerMark(
         controller=controller,
         version=version,
@@ -38,21 +56,27 @@ def this_process(controller: str, version: str, now: float) -> ControllerMark:
         boot=this_boot(),
         pid=os.getpid(),
         process_start=process_start(os.getpid()),
-        heartbeat=now,
+        heartbeat=now.unix_s,
+        beat_boot=now.boot,
+        beat_s=now.steady_s,
     )
 
 
-def is_silent(mark: ControllerMark, *, now: float, boot: str, start_of: Callable[[int], int | None]) -> bool:
+def is_silent(mark: ControllerMark, *, now: Moment, boot: str, start_of: Callable[[int], int | None]) -> bool:
     """Whether that controller is gone, as far as a reader can tell; pure.
 
     In the same boot of the same machine its process is looked up, so that a
-    suspended laptop loses nothing; elsewhere the heartbeat must be recent.
+    suspended laptop loses nothing; elsewhere the heartbeat must be recent: by
+    the clock that is never set where reader and writer have the same one, else
+    by the time of day. ``boot`` is as of :func:`this_boot`.
     """
     if mark.closed is not None:
         return True
     if mark.boot and mark.boot == boot and mark.process_start is not None:
         return start_of(mark.pid) != mark.process_start
-    return now - mark.heartbeat > SILENT_AFTER_S
+    if mark.beat_s is not None and mark.beat_boot and mark.beat_boot == now.boot:
+        return now.steady_s - mark.beat_s > SILENT_AFTER_S
+    return now.unix_s - mark.heartbeat > SILENT_AFTER_S
 
 
 def this_boot() -> str:

@@ -8,10 +8,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from jupyter_train.record import RunState
-from jupyter_train.store.liveness import ControllerMark
+from jupyter_train.store.liveness import ControllerMark, Moment
+from jupyter_train.store.schema import version_of
 from jupyter_train.store.summary import LastValue, RunSummary, from_json, to_json
 
 _MARK = [f.name for f in fields(ControllerMark)]
+_NEW_IN_2 = ("beat_boot", "beat_s", "origin")
+_MARK_IN_1 = [name for name in _MARK if name not in _NEW_IN_2]
 _SUMMARY = [f.name for f in fields(RunSummary)]
 
 
@@ -35,8 +38,16 @@ def write_mark(db: sqlite3.Connection, mark: ControllerMark) -> None:
 
 def read_mark(db: sqlite3.Connection) -> ControllerMark | None:
     """Who writes this journal."""
-    row = db.execute(f"SELECT {', '.join(_MARK)} FROM controller").fetchone()
-    return None if row is None else ControllerMark(**dict(zip(_MARK, row, strict=True)))
+    names = _MARK if version_of(db) > 1 else _MARK_IN_1
+    row = db.execute(f"SELECT {', '.join(names)} FROM controller").fetchone()
+    return None if row is None else ControllerMark(**dict(zip(names, row, strict=True)))
+
+
+def write_beat(db: sqlite3.Connection, now: Moment) -> None:
+    """Say that whoever writes this journal lived just now."""
+    db.execute(
+        "UPDATE controller SET heartbeat = ?, beat_boot = ?, beat_s = ?", (now.unix_s, now.boot, now.steady_s)
+    )
 
 
 def write_summary(db: sqlite3.Connection, summary: RunSummary) -> None:

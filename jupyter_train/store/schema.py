@@ -14,7 +14,7 @@ from pathlib import Path
 from jupyter_train.errors import StoreDamaged, StoreError, StoreTooNew
 from jupyter_train.home import private_folder
 
-VERSION = 1  #: of the tables; ``PRAGMA user_version``
+VERSION = 2  #: of the tables; ``PRAGMA user_version``
 APPLICATION_ID = 0x4A54524E  # "JTRN": tells our files from any other SQLite file
 LOCK_WAIT_S = 5.0
 
@@ -38,7 +38,10 @@ CREATE TABLE controller (
     pid            INTEGER NOT NULL,
     process_start  INTEGER,
     heartbeat      REAL NOT NULL,
-    closed         REAL
+    closed         REAL,
+    beat_boot      TEXT NOT NULL DEFAULT '',
+    beat_s         REAL,
+    origin         TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE runs (
     run_id         TEXT PRIMARY KEY,
@@ -68,9 +71,18 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
 
+#: What makes tables of a version those of the next one, in one transaction for all that are due.
+_MIGRATIONS = {
+    1: """
+ALTER TABLE controller ADD COLUMN beat_boot TEXT NOT NULL DEFAULT '';
+ALTER TABLE controller ADD COLUMN beat_s REAL;
+ALTER TABLE controller ADD COLUMN origin TEXT NOT NULL DEFAULT '';
+""",
+}
+
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
-    """A connection for the only writer; file and tables are made where they are missing.
+    """A connection for the only writer; file and tables are made where they are missing, old tables made new.
 
     The file is readable by its owner only, and so are the two files that
     SQLite keeps beside it (they take its mode). The connection may be used by
@@ -100,10 +112,33 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA trusted_schema = OFF")
         if empty:
             db.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
+        else:
+            _migrate(db)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def version_of(db: sqlite3.Connection) -> int:
+    """Of the tables in ``db``."""
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    if version_of(db) == VERSION:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for version in range(version_of(db), VERSION):  # read again: another process may have been faster
+            for statement in filter(str.strip, _MIGRATIONS[version].split(";")):
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {VERSION}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
 
 
 def open_for_reading(

@@ -13,7 +13,7 @@ from jupyter_train.record import Event, RunState, RunView, fold
 from jupyter_train.store.deleting import remove_files, remove_rows, size_of
 from jupyter_train.store.find import find_run, not_found
 from jupyter_train.store.labels import FILE, Label, Labels
-from jupyter_train.store.liveness import ControllerMark, is_silent, process_start, this_boot
+from jupyter_train.store.liveness import ControllerMark, is_silent, process_start, this_boot, this_moment
 from jupyter_train.store.reader import JournalReader
 from jupyter_train.store.summary import RunSummary
 
@@ -203,7 +203,7 @@ class Store:
         return found
 
     def _is_silent(self, mark: ControllerMark) -> bool:
-        return is_silent(mark, now=self._clock(), boot=this_boot(), start_of=process_start)
+        return is_silent(mark, now=this_moment(self._clock()), boot=this_boot(), start_of=process_start)
 
 
 def _lost(summary: RunSummary, mark: ControllerMark) -> RunSummary:
@@ -211,8 +211,11 @@ def _lost(summary: RunSummary, mark: ControllerMark) -> RunSummary:
     if summary.state is None or summary.state.is_terminal:
         return summary
     how = "ended" if mark.closed is not None else "fell silent"
-    return replace(
-        summary,
-        state=RunState.LOST,
-        reason=f"the controller on {mark.hostname} {how} while the run was {summary.state}",
-    )
+    reason = f"the controller on {mark.hostname} {how} while the run was {summary.state}"
+    if mark.origin and mark.closed is None:
+        heard = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(mark.heartbeat))
+        reason = (
+            f"nothing was heard since {heard} of the controller on {mark.hostname}, when the run was {summary.state}; "
+            f"where its cluster still runs,  %train cluster use {mark.origin}  looks again"
+        )
+    return replace(summary, state=RunState.LOST, reason=reason)

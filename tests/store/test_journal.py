@@ -300,7 +300,10 @@ def test_a_journal_of_a_newer_version_is_left_alone(path: Path, story: Callable[
     db.execute(f"PRAGMA user_version = {VERSION + 1}")
     db.close()
     for use in (JournalWriter, lambda p: JournalReader(p).summaries()):
-        with pytest.raises(StoreTooNew, match=r"journal version 2; this one reads up to 1.*pip install -U"):
+        with pytest.raises(
+            StoreTooNew,
+            match=rf"journal version {VERSION + 1}; this one reads up to {VERSION}.*pip install -U",
+        ):
             use(path)
     db = sqlite3.connect(path)
     assert db.execute("SELECT count(*) FROM batches").fetchone() == (1,)

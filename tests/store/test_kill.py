@@ -14,7 +14,7 @@ import pytest
 
 from jupyter_train.record import RunState, fold
 from jupyter_train.store import JournalReader, JournalWriter, Store
-from jupyter_train.store.liveness import is_silent, process_start, this_boot
+from jupyter_train.store.liveness import is_silent, process_start, this_boot, this_moment
 from tests.store.conftest import Story
 
 RUN = "20261122-150000-000001"
@@ -100,7 +100,9 @@ def test_a_journal_is_read_while_another_process_writes_it(path: Path) -> None:
             reads.append(len(new))
         assert len([r for r in reads if r]) > 1
         assert mark is not None
-        assert not is_silent(mark, now=time.time() + 3600, boot=this_boot(), start_of=process_start)
+        assert not is_silent(
+            mark, now=this_moment(time.time() + 3600), boot=this_boot(), start_of=process_start
+        )
         assert Store(path.parent.parent).runs()[0].state is RunState.RUNNING
     finally:
         writer.kill()

@@ -12,9 +12,11 @@ import pytest
 from jupyter_train.store.liveness import (
     SILENT_AFTER_S,
     ControllerMark,
+    Moment,
     is_silent,
     process_start,
     this_boot,
+    this_moment,
     this_process,
 )
 
@@ -41,9 +43,20 @@ LATE = 1000.0 + 10 * SILENT_AFTER_S
     ],
 )
 def test_silence(mark: ControllerMark, now: float, start: int | None, silent: bool) -> None:
-    assert (
-        is_silent(mark, now=now, boot="boot-1", start_of=lambda pid: start if pid == 10 else None) is silent
-    )
+    moment = Moment(unix_s=now, boot="m-1", steady_s=0.0)
+    start_of = {10: start}.get
+    assert is_silent(mark, now=moment, boot="boot-1", start_of=start_of) is silent
+
+
+@pytest.mark.parametrize("set_by_s", [-86_400.0, -3600.0, 0.0, 3600.0])
+@pytest.mark.parametrize(("age_s", "silent"), [(SILENT_AFTER_S - 1, False), (SILENT_AFTER_S + 1, True)])
+def test_a_clock_that_was_set_decides_nothing_on_one_machine(
+    set_by_s: float, age_s: float, silent: bool
+) -> None:
+    """From another pid namespace (a container), and for copies: no process can be looked up."""
+    mark = replace(HERE, boot="m-1 pid:[2]", beat_boot="m-1", beat_s=500.0)
+    now = Moment(unix_s=mark.heartbeat + age_s + set_by_s, boot="m-1", steady_s=500.0 + age_s)
+    assert is_silent(mark, now=now, boot="m-1 pid:[1]", start_of={}.get) is silent
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -62,6 +75,6 @@ def test_a_zombie_is_no_living_process() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_this_process_lives() -> None:
-    mark = this_process("c", "1", 0.0)
+    mark = this_process("c", "1", this_moment(0.0))
     assert mark.boot == this_boot() != ""
-    assert not is_silent(mark, now=LATE, boot=this_boot(), start_of=process_start)
+    assert not is_silent(mark, now=this_moment(LATE), boot=this_boot(), start_of=process_start)

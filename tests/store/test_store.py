@@ -15,8 +15,9 @@ import pytest
 from jupyter_train.errors import RunNotFound, StoreDamaged, StoreTooNew
 from jupyter_train.home import journals_folder
 from jupyter_train.record import RunState
-from jupyter_train.store import JournalWriter, Store
+from jupyter_train.store import JournalReader, JournalWriter, Store, schema
 from jupyter_train.store.liveness import SILENT_AFTER_S
+from jupyter_train.store.schema import VERSION
 from tests.store.conftest import Keep, Story, finished
 from tests.store.unprivileged import unprivileged
 
@@ -143,7 +144,9 @@ def test_a_run_of_another_machine_is_lost_after_its_heartbeat(
     run.states("PENDING", "STARTING", "RUNNING")
     keep("a", run).close()
     db = sqlite3.connect(journals_folder(tmp_path) / "a.sqlite")
-    db.execute("UPDATE controller SET closed = NULL, hostname = 'far', boot = 'another', heartbeat = 5000")
+    db.execute(
+        "UPDATE controller SET closed = NULL, hostname = 'far', boot = 'x', beat_boot = 'x', heartbeat = 5000"
+    )
     db.commit()
     db.close()
     for after_s, state in ((SILENT_AFTER_S - 1, RunState.RUNNING), (SILENT_AFTER_S + 1, RunState.LOST)):
@@ -214,3 +217,48 @@ def test_reading_the_store_imports_neither_torch_nor_dask_and_unpickles_nothing(
     source = Path(sys.modules[Store.__module__].__file__ or "").parent
     for file in [*source.glob("*.py"), *(source.parent / "record").glob("*.py")]:
         assert "import pickle" not in file.read_text(), file
+
+
+@pytest.mark.parametrize("asset", sorted(ASSETS.glob("journal-*.sqlite")), ids=lambda p: p.stem)
+def test_journals_of_every_version_are_gone_on_with(
+    store: Store, tmp_path: Path, asset: Path, story: Callable[..., Story]
+) -> None:
+    journals_folder(tmp_path).mkdir()
+    path = Path(shutil.copy(asset, journals_folder(tmp_path)))
+    writer, run = JournalWriter(path), finished(story())
+    writer.append(run.run_id, run.events)
+    assert writer.flush()
+    db = sqlite3.connect(path)
+    assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    db.close()
+    mark = JournalReader(path).mark()
+    assert mark is not None
+    assert mark.beat_s is not None
+    writer.close()
+    assert [(r.name, r.seq) for r in store.runs()] == [("broken", 4), ("digits", 10), ("digits", 5)]
+    assert store.view(store.find("broken")).state is RunState.FAILED
+    assert store.problems == ()
+
+
+@pytest.mark.parametrize("asset", sorted(ASSETS.glob("journal-*.sqlite")), ids=lambda p: p.stem)
+def test_runs_of_every_version_can_be_deleted(store: Store, tmp_path: Path, asset: Path) -> None:
+    journals_folder(tmp_path).mkdir()
+    path = Path(shutil.copy(asset, journals_folder(tmp_path)))
+    store.delete(store.find("broken"))
+    assert [s.name for s in JournalReader(path).summaries()] == ["digits"]
+
+
+def test_a_change_of_tables_that_is_broken_off_changes_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journals_folder(tmp_path).mkdir()
+    path = Path(shutil.copy(ASSETS / "journal-1.sqlite", journals_folder(tmp_path)))
+    broken = {1: schema._MIGRATIONS[1] + "ALTER TABLE nothing ADD COLUMN x;"}
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "_MIGRATIONS", broken)
+        with pytest.raises(sqlite3.OperationalError, match="nothing"):
+            JournalWriter(path)
+    assert len(store.runs()) == 2
+    JournalWriter(path).close()
+    assert len(store.runs()) == 2
+    assert store.problems == ()
