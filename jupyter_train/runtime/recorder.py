@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -54,6 +54,14 @@ class _Item:
     urgent: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """An event whose place among the metrics matters."""
+
+    payload: Mapping[str, Any]
+    time: float
+
+
 class Recorder:
     """Records for one rank of one attempt. Every method may be called from any thread.
 
@@ -74,7 +82,7 @@ class Recorder:
         self._attempt = attempt
         self._rank = rank
         self._clock = clock
-        self._points: deque[tuple[str, int, float | Snapshot]] = deque()
+        self._points: deque[tuple[str, int, float | Snapshot | _Told]] = deque()
         self._items: deque[_Item] = deque()
         self._output = OutputBuffer()
         self._bars: dict[str, Mapping[str, Any]] = {}
@@ -144,8 +152,9 @@ class Recorder:
         self._add(EventKind.ARTIFACT, payload)
 
     def checkpoint(self, payload: Mapping[str, Any]) -> None:
-        """This rank's part of a checkpoint is on disk."""
-        self._add(EventKind.CHECKPOINT, payload, hurry=True)
+        """What this rank tells of a checkpoint: after all that it has logged until now, before what it logs later."""
+        self._points.append(("", 0, _Told(payload, self._clock())))
+        self._hurry_up()
 
     def word(self, kind: FrameKind, told: Cause | bytes | None = None) -> None:
         """A word to the agent, in order with the events; passed on at once."""
@@ -263,19 +272,21 @@ class Recorder:
 
     def _metrics(self) -> Iterator[bytes]:
         while waiting := min(len(self._points), POINTS_PER_EVENT):
-            points = [self._points.popleft() for _ in range(waiting)]
-            columns: dict[str, tuple[list[int], list[float]]] = {}
-            for (name, step, _), value in zip(points, resolve([p[2] for p in points]), strict=True):
-                steps, values = columns.setdefault(name, ([], []))
-                steps.append(step)
-                values.append(value)
-            payload = {
-                "columns": {
-                    name: {"step": np.array(steps, np.int64), "value": np.array(values, np.float64)}
-                    for name, (steps, values) in columns.items()
-                }
-            }
-            yield self._pack(EventKind.METRICS, payload)
+            names: list[tuple[str, int]] = []
+            points: list[float | Snapshot] = []
+            told: _Told | None = None
+            while told is None and waiting:
+                waiting -= 1
+                name, step, point = self._points.popleft()
+                if isinstance(point, _Told):
+                    told = point
+                else:
+                    names.append((name, step))
+                    points.append(point)
+            if points:
+                yield self._pack(EventKind.METRICS, _columns(names, resolve(points)))
+            if told is not None:
+                yield self._pack(EventKind.CHECKPOINT, told.payload, told.time)
 
     def _pack(self, kind: EventKind, payload: Mapping[str, Any], at: float | None = None) -> bytes:
         self._rank_seq += 1
@@ -293,6 +304,21 @@ class Recorder:
         except Exception as error:  # this thread is the rank's voice: one bad value must not silence it
             text = f"something of the kind {kind} could not be recorded: {type(error).__name__}: {error}"
             return pack_event(replace(event, kind=EventKind.LOG, payload={"stream": "remark", "text": text}))
+
+
+def _columns(names: Sequence[tuple[str, int]], numbers: Sequence[float]) -> dict[str, Any]:
+    """The payload of values, ``names`` their metrics and steps."""
+    columns: dict[str, tuple[list[int], list[float]]] = {}
+    for (name, step), value in zip(names, numbers, strict=True):
+        steps, values = columns.setdefault(name, ([], []))
+        steps.append(step)
+        values.append(value)
+    return {
+        "columns": {
+            name: {"step": np.array(steps, np.int64), "value": np.array(values, np.float64)}
+            for name, (steps, values) in columns.items()
+        }
+    }
 
 
 def _sendable(text: str) -> str:

@@ -260,3 +260,15 @@ def test_a_cell_that_takes_our_tools_away_silences_the_recorder_only_so_long() -
     recorder.close()
     assert sink.of(EventKind.LOG)[-1].payload["text"] == "told"
     assert sink.closed
+
+
+def test_a_checkpoint_stands_among_the_metrics_where_it_was_told(sink: MemorySink) -> None:
+    recorder = Recorder(sink, run_id="r", attempt=1, rank=2, clock=lambda: 5.0)
+    recorder.metric("loss", 1.0, 1)
+    recorder.checkpoint({"number": 1})
+    recorder.metric("loss", 2.0, 2)
+    recorder.start()  # only now, so that all of it is written at once
+    recorder.close()
+    kinds = [each.kind for each in sink.seen if isinstance(each, Event)]
+    assert kinds == [EventKind.METRICS, EventKind.CHECKPOINT, EventKind.METRICS]
+    assert sink.column("loss") == ([1, 2], [1.0, 2.0])

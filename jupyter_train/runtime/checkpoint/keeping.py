@@ -1,0 +1,196 @@
+"""Keeps the checkpoints of one rank: copies at once, writes in a thread of its own, drops old ones.
+
+The training loop waits for the copy and never for the disk. While one checkpoint is
+being written, the newest snapshot waits; on rank 0, whose file is the large one, it
+takes the place of one that waits already, whose number then never becomes whole.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jupyter_train.record.checkpoint import CheckpointPart
+from jupyter_train.runtime.checkpoint.files import CheckpointFile
+from jupyter_train.runtime.checkpoint.freezing import CannotKeep, Freezer
+from jupyter_train.runtime.checkpoint.retention import KEEP_LAST
+from jupyter_train.runtime.checkpoint.staging import Copied, Staging, StagingPool
+from jupyter_train.runtime.checkpoint.state import Snapshot
+from jupyter_train.runtime.checkpoint.writer import FORMAT, VERSION, write_file
+
+MOST_WAITING = 64  #: small snapshots of ranks other than 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Copy:
+    """A snapshot whose values are live no more."""
+
+    snapshot: Snapshot
+    content: dict[str, Any]
+    copied: Copied
+
+
+class Keeping:
+    """The checkpoints of one rank of one attempt. ``keep`` is called by the main thread, ``close`` by any.
+
+    Args:
+        folder: of the run.
+        worker: Dask address of the worker, for whoever wants the files.
+        tell: records the payload of a ``checkpoint`` event, in its place among the metrics.
+        remark: says one sentence to the user.
+        keep_last: how many stay where a snapshot does not say.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        attempt: int,
+        rank: int,
+        world_size: int,
+        worker: str,
+        tell: Callable[[Mapping[str, Any]], None],
+        remark: Callable[[str], None],
+        keep_last: int = KEEP_LAST,
+    ) -> None:
+        self._folder = folder
+        self._attempt = attempt
+        self._rank = rank
+        self._world_size = world_size
+        self._worker = worker
+        self._tell = tell
+        self._remark = remark
+        self._keep_last = keep_last
+        self._pool = StagingPool()
+        self._waiting: deque[_Copy] = deque()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._told: set[str] = set()
+        self._parts: dict[tuple[int, int], CheckpointPart] = {}  #: that this rank has told
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Copy what the snapshot holds and return; the thread writes it.
+
+        Raises:
+            CannotKeep: the cell gave a value that no checkpoint can hold.
+        """
+        copy = self._copy(snapshot)
+        self._tell({"number": snapshot.number, "begun": True})
+        # Without a lock: a stop raises its exception anywhere in here.
+        self._waiting.append(copy)
+        most = 1 if self._rank == 0 else MOST_WAITING
+        while len(self._waiting) > most:
+            self._forget(self._waiting)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="jupyter-train-checkpoint", daemon=True)
+            self._thread.start()
+        self._wake.set()
+
+    def close(self, timeout_s: float) -> None:
+        """Write what waits and end the thread; says so where that takes longer than ``timeout_s``. Twice does nothing."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._closing = True
+        self._wake.set()
+        thread.join(timeout_s)
+        if thread.is_alive():
+            self._remark(
+                f"the last checkpoint was not on the disk {timeout_s:g} s after the end, and is left out"
+            )
+
+    def _copy(self, snapshot: Snapshot) -> _Copy:
+        staging = Staging(self._pool)
+        freezer = Freezer(staging)
+        left_out: dict[str, str] = {}
+
+        def frozen(values: Mapping[str, Any]) -> dict[str, Any]:
+            states = {}
+            for label, value in values.items():
+                try:
+                    states[label] = freezer.freeze(value, label)
+                except CannotKeep as error:
+                    if label in snapshot.names:
+                        raise
+                    left_out[label] = str(error)
+            return states
+
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "number": snapshot.number,
+            "attempt": self._attempt,
+            "rank": self._rank,
+            "world_size": self._world_size,
+            "step": snapshot.step,
+            "epoch": snapshot.epoch,
+            "batch": snapshot.batch,
+            "names": list(snapshot.names),
+            "metric": {name: float(value) for name, value in snapshot.metric.items()},
+            "position": freezer.freeze(dict(snapshot.position), "the position"),
+            "shared": frozen(snapshot.shared) if self._rank == 0 else {},
+            "own": frozen(snapshot.own),
+            "left_out": left_out,
+        }
+        for label, why in left_out.items():
+            self._say_once(f"checkpoints leave out {label}: {why}")
+        return _Copy(snapshot=snapshot, content=content, copied=staging.copy())
+
+    # In the thread
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            closing = self._closing
+            while self._waiting:
+                try:
+                    copy = self._waiting.popleft()
+                except IndexError:
+                    break
+                try:
+                    self._write(copy)
+                except Exception as error:  # the run goes on, and the next checkpoint is another try
+                    where = "" if isinstance(error, OSError) and error.filename else f" ({self._folder})"
+                    self._say_once(
+                        f"a checkpoint could not be written: {error}{where}; the run goes on and tries again with the next"
+                    )
+                finally:
+                    copy.copied.release()
+            if closing:
+                return
+
+    def _write(self, copy: _Copy) -> None:
+        snapshot = copy.snapshot
+        file = CheckpointFile(attempt=self._attempt, number=snapshot.number, rank=self._rank)
+        copy.copied.wait()
+        size = write_file(self._folder / file.name, copy.content)
+        part = CheckpointPart(
+            number=snapshot.number,
+            step=snapshot.step,
+            epoch=snapshot.epoch,
+            batch=snapshot.batch,
+            file=file.name,
+            size_bytes=size,
+            worker=self._worker,
+            names=snapshot.names if self._rank == 0 else (),
+            metric=copy.content["metric"] if self._rank == 0 else {},
+        )
+        self._parts[self._attempt, snapshot.number] = part
+        self._tell(part.to_payload())
+
+    def _forget(self, waiting: deque[_Copy]) -> None:
+        try:
+            waiting.popleft().copied.release()
+        except IndexError:
+            pass  # the thread has just taken it
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._remark(text)
