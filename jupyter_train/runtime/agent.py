@@ -123,6 +123,7 @@ class Office:
             "train_rendezvous": self.rendezvous,
             "train_launch": self.launch,
             "train_stop_ranks": self.stop_ranks,
+            "train_stacks": self.stacks,
             "train_content_missing": self.content_missing,
             "train_content_put": self.content_put,
             "train_artifact_get": self.artifact_get,
@@ -239,6 +240,22 @@ class Office:
             shadow.end()
         for link in self._of((run_id, attempt)):
             link.end(mode)
+
+    async def stacks(self, *, run_id: str, attempt: int, short: bool = False) -> dict[str, Any]:
+        """Put the Python stacks of this agent's ranks of an attempt on record; gives them by rank.
+
+        They are taken from outside, in half a second at most each, whatever the rank is doing.
+        """
+        links = self._of((run_id, attempt))
+        texts = await asyncio.gather(*(link.stacks(short=short) for link in links))
+        told = {link.job.rank: text for link, text in zip(links, texts, strict=True) if text}
+        relay = self._relays.get((run_id, attempt))
+        for link in links:
+            if relay is not None and (text := told.get(link.job.rank)):
+                head = f"What rank {link.job.rank} is doing:\n"
+                payload = {"stream": "stacks", "text": f"{head}{text}\n"}
+                relay.add([link.event(EventKind.LOG, payload)], urgent=True)
+        return {"stacks": told}
 
     async def content_missing(self, *, keys: list[str]) -> dict[str, Any]:
         """Which captured data this host does not have, and the id of the folder that it would lie in."""

@@ -63,10 +63,15 @@ class Job:
 
     def to_file(self) -> int:
         """A descriptor of a file in memory that holds this job, at its start. The caller closes it."""
+        data = json.dumps(asdict(self)).encode()
         fd = os.memfd_create("jupyter-train-job")
-        with os.fdopen(os.dup(fd), "wb") as file:
-            file.write(json.dumps(asdict(self)).encode())
-        os.lseek(fd, 0, os.SEEK_SET)
+        try:
+            with open(fd, "wb", closefd=False) as file:
+                file.write(data)
+            os.lseek(fd, 0, os.SEEK_SET)
+        except BaseException:
+            os.close(fd)
+            raise
         return fd
 
     @classmethod

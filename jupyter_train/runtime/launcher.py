@@ -38,6 +38,7 @@ class RankFds:
     stderr: int
     channel: int
     job: int
+    stacks: int | None = None  #: where it writes its stacks when it is asked
     listen: int | None = None
 
 
@@ -143,10 +144,10 @@ class ForkLauncher:
         if self._socket is None or self._trouble:
             raise RunFailed(f"the rank cannot be started: {self._trouble or 'the agent is closing'}")
         forked = self._forks[key] = asyncio.get_running_loop().create_future()
-        request = json.dumps({"op": "fork", "key": key, "marks": dict(marks)}).encode()
-        numbers = [fds.stdout, fds.stderr, fds.channel, fds.job]
-        if fds.listen is not None:
-            numbers.append(fds.listen)
+        more = {name: fd for name in ("stacks", "listen") if (fd := getattr(fds, name)) is not None}
+        told = {"op": "fork", "key": key, "marks": dict(marks), "more": list(more)}
+        request = json.dumps(told).encode()
+        numbers = [fds.stdout, fds.stderr, fds.channel, fds.job, *more.values()]
         try:
             socket.send_fds(self._socket, [request], numbers)
             pid: int = await forked

@@ -13,6 +13,8 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -25,6 +27,7 @@ from jupyter_train.runtime.job import Job
 from jupyter_train.runtime.launcher import Launcher, RankFds
 from jupyter_train.runtime.oom import oom_kills
 from jupyter_train.runtime.relay import Relay
+from jupyter_train.runtime.stacks import StacksFile
 from jupyter_train.runtime.text import OutputBuffer
 
 READ_BYTES = 1 << 18
@@ -60,6 +63,7 @@ class RankLink:
         self._frames = FrameReader()
         self._channel: socket.socket | None = None
         self._pipes: dict[int, tuple[str, codecs.IncrementalDecoder]] = {}
+        self._stacks: StacksFile | None = None
         self._sources: dict[int, Callable[[], None]] = {}  # by descriptor, until its end: who reads from it
         self._is_paused = False
         self._text = OutputBuffer()
@@ -72,6 +76,7 @@ class RankLink:
         self._left_at: float | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._launching: asyncio.Task[int] | None = None
+        self._asking = asyncio.Lock()
 
     @property
     def key(self) -> str:
@@ -85,37 +90,53 @@ class RankLink:
             RunFailed: it could not be forked, or was told to end before it was.
         """
         self.began = asyncio.get_running_loop().time()
-        ours, theirs = socket.socketpair()
-        stdout, stdout_w = os.pipe()
-        stderr, stderr_w = os.pipe()
-        job = self.job.to_file()
-        # At once: what ends before it is launched is read to its end too, and we hold the other ends until then.
-        for end in (ours.fileno(), stdout, stderr):
-            os.set_blocking(end, False)
-        self._channel = ours
-        decoder = codecs.getincrementaldecoder("utf-8")
-        self._pipes = {
-            stdout: ("stdout", decoder("backslashreplace")),
-            stderr: ("stderr", decoder("backslashreplace")),
-        }
+        with ExitStack() as theirs:
+            return await self._launch(listen, self._make_ends(theirs))
+
+    def _make_ends(self, theirs: ExitStack) -> RankFds:
+        """What the rank is born with, closed with ``theirs``; our ends are kept.
+
+        Raises:
+            OSError: this process has too many open files, and no more for it than before.
+        """
+        with ExitStack() as ours:
+            channel, other = socket.socketpair()
+            theirs.callback(other.close)
+            ours.callback(channel.close)
+            pipes: dict[int, tuple[str, codecs.IncrementalDecoder]] = {}
+            written = {}
+            for stream in ("stdout", "stderr"):
+                end, written[stream] = os.pipe()
+                theirs.callback(os.close, written[stream])
+                ours.callback(os.close, end)
+                pipes[end] = (stream, codecs.getincrementaldecoder("utf-8")("backslashreplace"))
+            stacks = StacksFile()
+            ours.callback(stacks.close)
+            job = self.job.to_file()
+            theirs.callback(os.close, job)
+            # At once: what ends before it is launched is read to its end too, and we hold the other ends until then.
+            for end in (channel.fileno(), *pipes):
+                os.set_blocking(end, False)
+            ours.pop_all()
+        self._channel, self._pipes, self._stacks = channel, pipes, stacks
+        return RankFds(**written, channel=other.fileno(), job=job, stacks=stacks.fd)
+
+    async def _launch(self, listen: int | None, fds: RankFds) -> int:
         loop = asyncio.get_running_loop()
         try:
-            fds = RankFds(stdout=stdout_w, stderr=stderr_w, channel=theirs.fileno(), job=job, listen=listen)
-            self._launching = loop.create_task(self._launcher.launch(self.key, self.job.marks, fds))
+            born_with = replace(fds, listen=listen)
+            self._launching = loop.create_task(self._launcher.launch(self.key, self.job.marks, born_with))
             self.pid = await self._launching
         except BaseException as error:
             self._close()
             if isinstance(error, asyncio.CancelledError) and self._told_to is not None:
                 raise RunFailed("the run was stopped before this rank was started") from None
             raise
-        finally:
-            theirs.close()
-            for fd in (stdout_w, stderr_w, job):
-                os.close(fd)
         if self._told_to is not None:
             self._launcher.kill(self.pid)
         if not self.ended:
-            self._sources = {ours.fileno(): self._read_channel}
+            assert self._channel is not None
+            self._sources = {self._channel.fileno(): self._read_channel}
             for fd in self._pipes:
                 self._sources[fd] = partial(self._read_pipe, fd)
             self._listen()
@@ -139,6 +160,23 @@ class RankLink:
                 self._do(due)
             else:
                 self._timers.append(loop.call_later(due.after_s, self._do, due))
+
+    async def stacks(self, *, short: bool) -> str:
+        """The stacks of the rank's threads, or a sentence why they cannot be had; empty where it is gone.
+
+        Args:
+            short: the main thread's newest frames alone.
+        """
+        async with self._asking:
+            file = self._stacks
+            if file is None or not self.pid:
+                return ""
+            try:
+                took = partial(file.take, self.pid, short=short)
+                return await asyncio.get_running_loop().run_in_executor(None, took)
+            finally:
+                if self._stacks is None:  # it ended meanwhile, and left the file to us
+                    file.close()
 
     def exited(self, status: int) -> None:
         """The process was reaped, and all it left behind is dead."""
@@ -317,3 +355,6 @@ class RankLink:
         for fd in self._pipes:
             os.close(fd)
         self._pipes = {}
+        stacks, self._stacks = self._stacks, None
+        if stacks is not None and not self._asking.locked():
+            stacks.close()

@@ -150,6 +150,11 @@ def is_running(pid: int) -> bool:
     return _state(pid) not in ("", "Z", "X")
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal or a debugger has stopped the process, so that it does nothing until it is continued."""
+    return _state(pid) in ("T", "t")
+
+
 def children(pid: int) -> tuple[int, ...]:
     """The direct children of a process, zombies too; empty where it is gone."""
     found: list[int] = []

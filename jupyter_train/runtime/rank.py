@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from jupyter_train.errors import CaptureError
 from jupyter_train.home import content_folder
 from jupyter_train.record import RunSpec
-from jupyter_train.runtime import call, cell, environment, keyboard, output, processes, protection
+from jupyter_train.runtime import call, cell, environment, keyboard, output, processes, protection, stacks
 from jupyter_train.runtime.channel import Cause, FrameKind
 from jupyter_train.runtime.device import pick_device
 from jupyter_train.runtime.display import Showing
@@ -76,6 +76,8 @@ def main(files: RankFiles) -> NoReturn:
     processes.invite_oom_killer()
     output.redirect(recorder)
     protection.tell_crashes()
+    if files.stacks is not None:
+        stacks.answer(files.stacks)
     keyboard.unplug()
     atexit._clear()  # the zygote's own; what the cell registers runs at its end
     try:

@@ -7,8 +7,9 @@ of the socket closes, when its parent dies, and on SIGTERM, and takes every rank
 and what they left behind with it.
 
 Messages are JSON, one per datagram (SOCK_SEQPACKET).
-Agent → zygote: ``{"op": "fork", "key", "marks": {name: value}}`` with the rank's file
-descriptors: stdout, stderr, channel, job and, for rank 0, the listening socket. Zygote → agent: ``{"op": "ready", "pid", "threads"}``,
+Agent → zygote: ``{"op": "fork", "key", "marks": {name: value}, "more": [name]}`` with the rank's file
+descriptors: stdout, stderr, channel, job and those that ``more`` names: ``stacks``, and for rank 0 ``listen``, the
+listening socket. Zygote → agent: ``{"op": "ready", "pid", "threads"}``,
 ``{"op": "forked", "key", "pid"}``, ``{"op": "failed", "key", "message"}``,
 ``{"op": "exited", "key", "status"}`` (a wait status) once everything the rank left is dead.
 """
@@ -32,7 +33,7 @@ from typing import Any, NoReturn
 from jupyter_train.runtime import processes
 
 MESSAGE_BYTES = 1 << 16
-MAX_FILES = 5
+MAX_FILES = 6
 EXIT_BROKEN = 70  #: of a rank that could not even begin; its stderr says why
 _HANDLED = (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT)
 
@@ -91,6 +92,7 @@ class RankFiles:
 
     channel: int  #: a connected stream socket, see `jupyter_train.runtime.channel`
     job: int  #: a file of memory that holds the JSON of a `Job`
+    stacks: int | None  #: where it writes its stacks when it is asked; a shadow is not asked
     listen: int | None  #: the bound and listening socket of the rendezvous; rank 0 only
 
 
@@ -190,7 +192,8 @@ class Zygote:
         return pid
 
     def _become_rank(self, zygote: int, request: dict[str, Any], fds: list[int]) -> NoReturn:
-        stdout, stderr, channel, job, *listen = fds
+        stdout, stderr, channel, job, *rest = fds
+        more = dict(zip(request["more"], rest, strict=True))
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
         # Until the rank has its own handler, the default ends it: it has no children yet.
@@ -209,7 +212,7 @@ class Zygote:
         processes.write_marks(request["marks"])
         from jupyter_train.runtime.rank import main
 
-        main(RankFiles(channel=channel, job=job, listen=listen[0] if listen else None))
+        main(RankFiles(channel=channel, job=job, stacks=more.get("stacks"), listen=more.get("listen")))
 
     def _reap(self) -> None:
         while True:

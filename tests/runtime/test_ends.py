@@ -264,3 +264,19 @@ def test_a_launch_that_is_asked_for_twice_is_done_once(engine: Cluster) -> None:
     assert first == second
     assert len(processes_of(spec["run_id"])) == 1
     engine.wait_exits(spec["run_id"], ranks=1)
+
+
+def test_the_stacks_of_a_rank_are_on_record_and_not_in_its_output(engine: Cluster) -> None:
+    run_id = running(engine, "import ctypes\ndef stuck():\n    ctypes.PyDLL(None).sleep(600)\nstuck()")
+
+    def told() -> bool:
+        (text,) = engine.call(engine.workers[0], "train_stacks", run_id=run_id, attempt=1)["stacks"].values()
+        return "in stuck" in text
+
+    engine.wait(told)
+    engine.wait(lambda: "in stuck" in text(engine.events(run_id), 0, "stacks"))
+    assert "What rank 0 is doing" in text(engine.events(run_id), 0, "stacks")
+    engine.stop(run_id, "kill")
+    engine.wait_exits(run_id)
+    assert not text(engine.events(run_id), 0, "stdout")
+    assert not text(engine.events(run_id), 0, "stderr")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 import pytest
@@ -12,6 +15,22 @@ from jupyter_train.runtime.job import Job
 from jupyter_train.runtime.launcher import RankFds
 from jupyter_train.runtime.link import RankLink
 from jupyter_train.runtime.relay import Relay
+
+JOB = Job(
+    spec={"run_id": "20260101-000000-aaaaaa"},
+    attempt=1,
+    rank=0,
+    local_rank=0,
+    world_size=1,
+    local_world_size=1,
+    master_host="",
+    master_port=0,
+    home="/nowhere",
+    worker="w0",
+    cores=1,
+    device_index=0,
+    unset=(),
+)
 
 
 class NeverReady:
@@ -48,22 +67,7 @@ def test_a_rank_that_is_lost_before_it_was_launched_does_not_hold_the_worker() -
 async def _lost_before_it_was_launched() -> None:
     owner, launcher = Owner(), NeverReady()
     relay = Relay(lambda message: None, run_id="r", attempt=1)
-    job = Job(
-        spec={"run_id": "20260101-000000-aaaaaa"},
-        attempt=1,
-        rank=0,
-        local_rank=0,
-        world_size=1,
-        local_world_size=1,
-        master_host="",
-        master_port=0,
-        home="/nowhere",
-        worker="w0",
-        cores=1,
-        device_index=0,
-        unset=(),
-    )
-    link = RankLink(job, launcher=launcher, relay=relay, owner=owner)  # type: ignore[arg-type]
+    link = RankLink(JOB, launcher=launcher, relay=relay, owner=owner)  # type: ignore[arg-type]
     launching = asyncio.create_task(link.launch(None))
     await launcher.asked.wait()
     link.lost("the process that ranks are forked from ended")  # its pipes are open, and nobody writes
@@ -71,3 +75,31 @@ async def _lost_before_it_was_launched() -> None:
     launching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await launching
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("nth", range(1, 5))
+def test_a_launch_for_which_there_are_too_few_descriptors_leaves_none_open(
+    nth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = count(1)
+
+    def limited(make: Any) -> Any:
+        def one(*args: Any) -> Any:
+            if next(made) == nth:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return make(*args)
+
+        return one
+
+    async def scene() -> None:
+        relay = Relay(lambda message: None, run_id="r", attempt=1)
+        link = RankLink(JOB, launcher=NeverReady(), relay=relay, owner=Owner())  # type: ignore[arg-type]
+        before = os.listdir("/proc/self/fd")
+        monkeypatch.setattr(os, "pipe", limited(os.pipe))
+        monkeypatch.setattr(os, "memfd_create", limited(os.memfd_create))
+        with pytest.raises(OSError, match="Too many open files"):
+            await link.launch(None)
+        assert os.listdir("/proc/self/fd") == before
+
+    asyncio.run(scene())
