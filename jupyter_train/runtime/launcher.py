@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 #: Set by Dask's Nanny; CPU training under it takes 1.5 to 2 times the CPU per step. Acts from the start of a process.
 UNWANTED = frozenset({"MALLOC_TRIM_THRESHOLD_"})
 
+DYING_S = 0.2  #: between the end of a process's files and its own
 FAILURES_BORNE = 3  #: starts without success before a launch is told so instead of waiting
 RESTART_DELAYS_S = (0.0, 0.5, 2.0, 10.0, 30.0)
 
@@ -217,8 +218,7 @@ class ForkLauncher:
         """The zygote is gone: its ranks are nobody's children now. Start another."""
         self._drop_socket()
         self._answers.clear()
-        process = self._process
-        status = process.poll() if process else None
+        status = self._status()
         how = f" by signal {-status}" if status is not None and status < 0 else f" with exit code {status}"
         text = f"the process that the ranks are forked from ended{how if status is not None else ''}"
         logger.error("%s; starting another", text)
@@ -233,6 +233,13 @@ class ForkLauncher:
             self._trouble = f"{text} {self._failures} times; the log of the worker says why"
             self._answers.set()
         self._restart = asyncio.get_running_loop().call_later(delay, self._start_again)
+
+    def _status(self) -> int | None:
+        """How the zygote ended; None where it lives on. Its socket closes some milliseconds before it can be asked."""
+        try:
+            return self._process.wait(DYING_S) if self._process else None
+        except subprocess.TimeoutExpired:
+            return None
 
     def _start_again(self) -> None:
         if self._process is not None and self._process.poll() is None:

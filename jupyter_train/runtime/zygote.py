@@ -106,6 +106,7 @@ def run(fd: int, parent: int) -> NoReturn:
         for module in pkgutil.iter_modules(importlib.import_module(name).__path__, f"{name}."):
             importlib.import_module(module.name)
     _settle()
+    _end_threads()
     Zygote(socket.socket(fileno=fd)).serve()
 
 
@@ -122,6 +123,13 @@ def _settle() -> None:
     """Leave what was imported alone: a collection in a child would write to every shared page."""
     gc.collect()
     gc.freeze()
+
+
+def _end_threads() -> None:
+    """Have libraries end the threads of their pools, as numpy's OpenBLAS does before each fork: they come back when needed."""
+    if (pid := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
 
 
 class Zygote:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from jupyter_train.errors import CellError, RanksDiverged
-from jupyter_train.runtime.parallel.errors import PeerLost, not_splittable
+from jupyter_train.runtime.parallel.errors import not_splittable
 from jupyter_train.runtime.parallel.groups import Groups
 from jupyter_train.runtime.parallel.header import Header, Kind
 from jupyter_train.runtime.parallel.learning import Learner
@@ -103,7 +103,7 @@ class Averager:
         try:
             yield
         except Exception as error:
-            if not isinstance(error, (PeerLost, RanksDiverged)):
+            if not isinstance(error, RanksDiverged):
                 self._finish_what_was_started()
             raise
         finally:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from jupyter_train.errors import CellError
 
 
-class PeerLost(RuntimeError):
+class PeerLost(BaseException):
     """Another rank failed or vanished, so that this one cannot go on.
 
-    Never the reason of a run: the other rank's own error is.
+    A ``BaseException``, so that ``except Exception`` in the cell cannot eat it:
+    nothing that the cell did from then on would be the run's. Never the reason of
+    a run: the other rank's own error is.
     """
 
 

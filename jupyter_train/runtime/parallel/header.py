@@ -76,6 +76,7 @@ class Header:
         self._word = 0
         self._finished_or_failed = False
         self.parted = ""  #: how, once the ranks have: a cell that catches this must not go on
+        self.lost: PeerLost | None = None  #: a rank is gone: a cell that catches this must not go on
         self.over: StartOver | None = None  #: the attempt is given up: nothing in it counts any more
         self._left_behind = 0  #: looks in a row that found a rank beyond what this one waits for
         #: called with the line where ranks have losses of other terms in a split loop; does not return if that helps
@@ -87,10 +88,12 @@ class Header:
 
         Raises:
             RanksDiverged: the ranks have parted before, and the cell has caught that.
-            StartOver: as above, of that.
+            StartOver, PeerLost: as above, of that.
         """
         if self.over is not None:
             raise self.over
+        if self.lost is not None:
+            raise self.lost
         if self.parted:
             self.part()
         self.sequence = sequence = self.sequence + 1
@@ -125,7 +128,7 @@ class Header:
             self.start_over()
         failed = [r for r, row in enumerate(rows) if row.life == Life.FAILED]
         if failed:
-            raise PeerLost(f"rank {failed[0]} failed while this rank was at {self._place(mine)}")
+            self._lose(f"rank {failed[0]} failed while this rank was at {self._place(mine)}")
         for rank, row in enumerate(rows):
             if rank == self._groups.rank:
                 continue
@@ -143,7 +146,7 @@ class Header:
         if self._left_behind >= LEFT_BEHIND and broken is None:
             self.part()
         if broken is not None:
-            raise PeerLost(f"another rank was lost while this rank was at {self._place(mine)}")
+            self._lose(f"another rank was lost while this rank was at {self._place(mine)}")
         self._looks += 1
         self._tell_whom_it_waits_for(rows)
 
@@ -190,6 +193,10 @@ class Header:
             self.over = StartOver(whole)
             self.live(Life.STARTS_OVER)
         raise self.over
+
+    def _lose(self, why: str) -> NoReturn:
+        self.lost = PeerLost(why)
+        raise self.lost
 
     def _place(self, row: Row) -> str:
         return self._sites.place(row.site)

@@ -113,13 +113,15 @@ class Parallel:
         """The cell has ended here. Whoever still waits for this rank learns that it will not come.
 
         Raises:
-            RanksDiverged, StartOver: it was raised before, and the cell has caught it.
+            RanksDiverged, StartOver, PeerLost: it was raised before, and the cell has caught it.
         """
         if self._header is not None:
             from jupyter_train.runtime.parallel.board import Life
 
             if self._header.over is not None:
                 raise self._header.over
+            if self._header.lost is not None:
+                raise self._header.lost
             if self._header.parted:
                 self._header.part()
             self._header.live(Life.FINISHED)

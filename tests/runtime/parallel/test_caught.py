@@ -57,8 +57,25 @@ def test_an_error_that_one_rank_meets_and_catches_parts_the_ranks_whatever_they_
     outcomes = on_ranks(cell, 2, hosts=hosts, limit_s=30)
     kinds = [outcome.kind for outcome in outcomes]
     assert "RanksDiverged" in kinds, [outcome.error for outcome in outcomes]
-    # One that catches PeerLost as well comes to its end; the other's error is the run's.
-    assert set(kinds) <= {"RanksDiverged", "PeerLost", ""}
+    assert set(kinds) <= {"RanksDiverged", "PeerLost"}
+
+
+@pytest.mark.parametrize("catches", ["Exception", "BaseException"])
+def test_a_cell_that_catches_everything_does_not_outlive_a_lost_rank(catches: str) -> None:
+    cell = f"""
+        model = mlp(); opt = torch.optim.SGD(model.parameters(), lr=0.05); done = caught = 0
+        for x, y in DataLoader(TensorDataset(X, Y), batch_size=16):
+            if train.rank == 1 and done == 2: os._exit(1)
+            opt.zero_grad()
+            try: F.cross_entropy(model(x), y).backward()
+            except {catches}: caught += 1
+            done += 1
+        """
+    one, other = on_ranks(cell, 2, keep=("done", "caught"), limit_s=30)
+    assert other.kind == "nothing"
+    assert one.kind == "PeerLost"
+    if catches == "Exception":
+        assert (one.names["done"], one.names["caught"]) == (2, 0)
 
 
 def test_a_rank_that_alone_leaves_out_an_optimizer_step_is_told_at_the_next_backward() -> None:
