@@ -3,18 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
-from jupyter_train.record import WholeLoop
+from jupyter_train.record import CheckpointPart, Gathered, ResumePoint, WholeLoop
 
-MOST_ATTEMPTS = 8
+MOST_ATTEMPTS = 8  #: those after a loss are not counted
 #: The last resort: with it nothing is split, so that nothing is left to be found.
 EVERY_LOOP = WholeLoop(why="again and again loops of this cell were found that cannot be split")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How a run stands between its attempts: where the next one begins, and how many there may be."""
+
+    run_id: str
+    ranks: int
+    retries: int = 0  #: attempts that may follow the loss of a rank
+    whole: tuple[WholeLoop, ...] = ()  #: loops that are known not to be splittable
+    resume: ResumePoint | None = None  #: where the run itself begins: a checkpoint of another one
+    gathered: Gathered = field(default_factory=Gathered)  #: what its ranks told of checkpoints
+    lost: int = 0  #: attempts that ended with the loss of a rank
+    started_over: int = 0  #: attempts that were given up for what they found
+
+    @property
+    def can_retry(self) -> bool:
+        """The loss of a rank does not end the run."""
+        return self.lost < self.retries
+
+    @property
+    def attempts(self) -> int:
+        """How many there will be at most, as far as is known."""
+        return 1 + max(self.retries, 0) + self.started_over
+
+    @property
+    def begin(self) -> ResumePoint | None:
+        """Where the next attempt begins; None: from the start. Only a checkpoint that every rank has written counts."""
+        whole = self.gathered.whole
+        return whole[-1].resume_point(self.run_id) if whole else self.resume
+
+    def with_part(self, attempt: int, rank: int, part: CheckpointPart) -> Course:
+        """This and what ``rank`` told of a checkpoint."""
+        told = self.gathered.with_part(part, attempt=attempt, rank=rank, ranks=self.ranks)
+        return replace(self, gathered=told)
+
+    def after_loss(self, attempt: int) -> Course:
+        """This once ``attempt`` was lost: the next one goes on from the newest checkpoint."""
+        return replace(self, lost=self.lost + 1, gathered=self.gathered.up_to(attempt))
+
+    def starting_over(self, found: Iterable[WholeLoop]) -> Course | None:
+        """This once an attempt was given up for what it ``found``; None: there is no use in another.
+
+        What it trained, it trained wrongly, and maybe those before it: none of their checkpoints counts.
+        """
+        whole = to_be_whole(self.whole, found, self.started_over + 1)
+        if whole is None:
+            return None
+        return replace(self, whole=whole, started_over=self.started_over + 1, gathered=Gathered())
 
 
 def to_be_whole(
     known: tuple[WholeLoop, ...], found: Iterable[WholeLoop], attempt: int
 ) -> tuple[WholeLoop, ...] | None:
-    """The loops that the next attempt does not split; None: it would find what this one, number ``attempt``, has found."""
+    """The loops that the next attempt does not split; None: it would find what this one has found.
+
+    ``attempt`` counts from 1, and not those that ended with a loss.
+    """
     if EVERY_LOOP in known:
         return None
     loops = {(one.file, one.line): one for one in known}

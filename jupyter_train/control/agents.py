@@ -82,6 +82,11 @@ class Agents:
         events: Sequence[bytes] = reply["events"]
         return events
 
+    async def stacks(self, worker: str, *, run_id: str, attempt: int, within_s: float) -> dict[int, str]:
+        """What the run's ranks on ``worker`` are doing, by rank: the stacks of their threads."""
+        reply = await self._call(worker, "train_stacks", within_s, run_id=run_id, attempt=attempt)
+        return {int(rank): str(text) for rank, text in reply["stacks"].items()}
+
     async def probe(self, worker: str) -> None:
         """Learn that there is an agent, and leave a warm connection to it."""
         await self._call(worker, "train_content_missing", ORDER_S, keys=[])

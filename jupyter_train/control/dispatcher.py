@@ -14,12 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from distributed.comm import get_address_host
+
 from jupyter_train.control.clock import SteadyClock
 from jupyter_train.control.errands import Errands
 from jupyter_train.control.live import LiveRun
 from jupyter_train.control.messages import (
     Abandon,
     Announce,
+    CheckpointKept,
     Command,
     Free,
     Input,
@@ -33,9 +36,11 @@ from jupyter_train.control.messages import (
     Remark,
     Report,
     SetTimer,
+    StacksDeadline,
     StartDeadline,
     StopRanks,
     StopRequested,
+    TakeStacks,
     TimeoutReached,
     Timer,
     WorkerLost,
@@ -44,7 +49,7 @@ from jupyter_train.control.placement import Seat, check_fits
 from jupyter_train.control.waitlist import Queue, Request, joined, left, plan
 from jupyter_train.errors import RunNotFound
 from jupyter_train.home import RUN_ID
-from jupyter_train.record import Event, EventKind, RunSpec, unpack_event
+from jupyter_train.record import Event, EventKind, RunSpec, checkpoint_part, unpack_event
 
 if TYPE_CHECKING:
     from distributed import Scheduler
@@ -57,6 +62,7 @@ RETRY_S = 1.0  #: workers also become free in ways of which nobody tells the con
 _RINGS: dict[Timer, Input] = {
     Timer.START: StartDeadline(),
     Timer.TIMEOUT: TimeoutReached(),
+    Timer.STACKS: StacksDeadline(),
     Timer.KILL: KillDeadline(),
 }
 
@@ -92,6 +98,7 @@ class Dispatcher:
             Launch: self._launch,
             StopRanks: self._stop_ranks,
             ReadSpool: self._read_spool,
+            TakeStacks: self._take_stacks,
             SetTimer: self._set_timer,
             Free: self._free,
             Abandon: self._abandon,
@@ -193,7 +200,8 @@ class Dispatcher:
         self._losses.append((time.monotonic(), len(self._scheduler.workers.keys() - {worker}) + 1))
         run_id = self._held.pop(worker, None)
         if run_id is not None:
-            self.feed(self.runs[run_id], WorkerLost(worker=worker))
+            lost = WorkerLost(worker=worker, is_host_lost=self._is_host_lost(worker))
+            self.feed(self.runs[run_id], lost)
         self.place()
 
     async def relay(self, run: LiveRun, packed: Iterable[bytes]) -> None:
@@ -287,6 +295,9 @@ class Dispatcher:
 
         self._errands.read_spool(run, order, beside)
 
+    def _take_stacks(self, run: LiveRun, order: TakeStacks) -> None:
+        self._errands.take_stacks(run, order)
+
     def _set_timer(self, run: LiveRun, order: SetTimer) -> None:
         given = _RINGS[order.timer]
         if (old := run.timers.pop(order.timer, None)) is not None:
@@ -326,8 +337,14 @@ class Dispatcher:
             logger.warning("run %s: events came after the journal was closed", run.spec.run_id)
         run.notify()
         for event in new.events:
-            if event.kind is EventKind.ERROR and event.rank_seq:
-                self.feed(run, _erred(event))
+            if (told := _told(event)) is not None:
+                self.feed(run, told)
+
+    def _is_host_lost(self, worker: str) -> bool:
+        """Whether ``worker``, which has just left, was the last one on a host that is not our own."""
+        host = get_address_host(worker)
+        ours = get_address_host(self._scheduler.address)
+        return host != ours and all(state.host != host for state in self._scheduler.workers.values())
 
     def _seats(self) -> list[Seat]:
         return [
@@ -367,12 +384,27 @@ def _checked(run: LiveRun, data: bytes) -> Event | None:
     return event if is_fine else None
 
 
-def _erred(event: Event) -> RankErred:
-    assert event.rank is not None
+def _told(event: Event) -> Input | None:
+    """What the machine has to know of an event of a rank's own."""
+    if event.rank is None or not event.rank_seq:
+        return None
+    if event.kind is EventKind.ERROR:
+        return _erred(event, event.rank)
+    if event.kind is EventKind.CHECKPOINT:
+        try:
+            part = checkpoint_part(event.payload)
+        except ValueError as error:
+            logger.warning("run %s: rank %s: %s", event.run_id, event.rank, error)
+        else:
+            return CheckpointKept(attempt=event.attempt, rank=event.rank, part=part)
+    return None
+
+
+def _erred(event: Event, rank: int) -> RankErred:
     payload = event.payload
     return RankErred(
         attempt=event.attempt,
-        rank=event.rank,
+        rank=rank,
         type=str(payload.get("type", "Exception")),
         message=str(payload.get("message", "")),
         secondary=bool(payload.get("secondary")),

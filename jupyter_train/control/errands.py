@@ -20,6 +20,8 @@ from jupyter_train.control.messages import (
     Mode,
     ReadSpool,
     SpoolRead,
+    StacksTaken,
+    TakeStacks,
 )
 from jupyter_train.control.placement import Place
 from jupyter_train.control.spool import read_tail, spool_path
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 ORPHANS_S = 0.15  #: after the death of a worker its rank lives on for up to 0.13 s
 SPOOL_S = 0.3
 SETTLE_S = 0.2
+STACKS_S = 0.9
 RETRY_S = 1.0
 
 Feed = Callable[[LiveRun, Input], None]
@@ -63,6 +66,10 @@ class Errands:
         """Relay what a lost worker's rank left on disk; ``beside`` names an agent on its host."""
         self._start(self._read_spool(run, order, beside), f"read the spool of {run.spec.run_id}")
 
+    def take_stacks(self, run: LiveRun, order: TakeStacks) -> None:
+        """Have the stacks of a rank put on record; the run hears of them."""
+        self._start(self._take_stacks(run, order), f"stacks of rank {order.rank} of {run.spec.run_id}")
+
     def wait_for_agent(self, run: LiveRun, attempt: int, worker: str, answered: Callable[[], None]) -> None:
         """Order the kill of an abandoned rank until its agent answers, then call ``answered``."""
         self._start(self._wait_for_agent(run, attempt, worker, answered), f"wait for {worker}")
@@ -87,7 +94,7 @@ class Errands:
             )
             if run.machine.is_ending:
                 raise AgentError("RunCancelled", "the run ended before its ranks were launched")
-            spec = replace(run.spec, whole=order.whole).to_dict()
+            spec = replace(run.spec, whole=order.whole, resume=order.resume).to_dict()
         except AgentError as error:
             await self._settle(order.places[0].worker, error)
             for place in order.places:
@@ -152,6 +159,18 @@ class Errands:
         if agent is None:
             return []
         return await self._agents.spool(agent, run_id=run_id, attempt=attempt, within_s=SPOOL_S)
+
+    async def _take_stacks(self, run: LiveRun, order: TakeStacks) -> None:
+        stacks: dict[int, str] = {}
+        try:
+            stacks = await self._agents.stacks(
+                order.worker, run_id=run.spec.run_id, attempt=order.attempt, within_s=STACKS_S
+            )
+        except AgentError as error:
+            logger.warning("run %s: the stacks of rank %s: %s", run.spec.run_id, order.rank, error)
+        finally:
+            text = stacks.get(order.rank, "")
+            self._feed(run, StacksTaken(attempt=order.attempt, rank=order.rank, text=text))
 
     async def _wait_for_agent(
         self, run: LiveRun, attempt: int, worker: str, answered: Callable[[], None]

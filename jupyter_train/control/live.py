@@ -21,7 +21,12 @@ class LiveRun:
         self.spec = spec
         self._clock = clock  #: unix time
         self.machine = RunMachine(
-            run_id=spec.run_id, ranks=spec.ranks, timeout_s=spec.timeout_s, whole=spec.whole
+            run_id=spec.run_id,
+            ranks=spec.ranks,
+            timeout_s=spec.timeout_s,
+            retries=spec.retries,
+            whole=spec.whole,
+            resume=spec.resume,
         )
         self.log = EventLog(spec.run_id)
         self.timers: dict[Timer, asyncio.TimerHandle] = {}
@@ -63,6 +68,8 @@ class LiveRun:
             ]
         if told.whole:
             payload["whole"] = [asdict(one) for one in told.whole]
+        if told.resume is not None:
+            payload["resume"] = asdict(told.resume)
         return self._event(EventKind.STATE, None, payload)
 
     def error_event(self, told: Report) -> Event:

@@ -8,12 +8,13 @@ last resort is a timer), and it ends exactly once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 
-from jupyter_train.control.again import to_be_whole
+from jupyter_train.control.again import Course
+from jupyter_train.control.attempt import Attempt
 from jupyter_train.control.messages import (
     Abandon,
     Announce,
+    CheckpointKept,
     Command,
     ExitCause,
     Free,
@@ -28,29 +29,40 @@ from jupyter_train.control.messages import (
     Queued,
     RankErred,
     RankExited,
+    RankHung,
     RankReady,
     ReadSpool,
     Remark,
     Report,
     SetTimer,
     SpoolRead,
+    StacksDeadline,
+    StacksTaken,
     StartDeadline,
     StopRanks,
     StopRequested,
+    TakeStacks,
     TimeoutReached,
     Timer,
     WorkerLost,
 )
 from jupyter_train.control.placement import Place
+from jupyter_train.control.verdict import Verdict
 from jupyter_train.control.words import (
     closing_sentence,
+    exit_cause,
     exit_sentence,
+    host_sentence,
+    hung_sentence,
+    last_sentence,
     late_sentence,
+    lost_cause,
     lost_sentence,
+    next_sentence,
     timeout_sentence,
     vain_sentence,
 )
-from jupyter_train.record import RunState, WholeLoop, legal_move
+from jupyter_train.record import ResumePoint, RunState, WholeLoop, legal_move
 
 # The agents keep the real deadlines: after a stop a cell has 4 s, after a failure elsewhere 0.7 s, and then
 # its rank 60 s or 5 s to write what comes back. These here are for agents that do not answer, so they
@@ -63,15 +75,7 @@ KILL_NET_S = 5.0
 START_REMARK_S = 30.0
 START_FAIL_S = 600.0
 START_NET_S = 1.0  #: a launch that waits for a cold zygote holds up nobody who has stopped it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """How the run, or with RETRYING its attempt, will end once its ranks are gone."""
-
-    state: RunState
-    reason: str
-    is_secondary: bool = False  #: only a consequence is known so far: the cause may still come
+STACKS_S = 1.0  #: a rank that hangs is ended without its stacks if they cannot be had
 
 
 class RunMachine:
@@ -83,25 +87,21 @@ class RunMachine:
         run_id: str,
         ranks: int,
         timeout_s: float | None = None,
+        retries: int = 0,
         whole: tuple[WholeLoop, ...] = (),
+        resume: ResumePoint | None = None,
     ) -> None:
         self.run_id = run_id
         self.ranks = ranks
         self.timeout_s = timeout_s
         self.state: RunState | None = None
         self.attempt = 0  #: 0 until it is placed; the first is 1
-        self.whole = whole  #: loops that are known not to be splittable
-        self.places: tuple[Place, ...] = ()
         self.verdict: Verdict | None = None
-        self._queued: tuple[int, str] = (0, "")
+        self.course = Course(run_id=run_id, ranks=ranks, retries=retries, whole=whole, resume=resume)
+        self._now = Attempt()
+        self._waits_for: tuple[int, str] = (0, "")  #: place in the queue, and why
+        self._why = ""  #: while RETRYING
         self._has_clock = False  #: of --timeout: it counts over all attempts
-        self._found: list[WholeLoop] = []  #: by this attempt
-        self._is_late = False  #: it was said that its start takes long
-        self._mode: Mode | None = None  #: what the ranks were told last
-        self._ready: set[int] = set()
-        self._erred: set[int] = set()
-        self._gone: set[int] = set()
-        self._reading: dict[str, int] = {}  #: lost worker → its rank, whose spool is being read
 
     @property
     def is_over(self) -> bool:
@@ -128,39 +128,46 @@ class RunMachine:
 
     def _on_queued(self, given: Queued) -> Iterator[Command]:
         where = (given.queue_place, given.reason)
-        if self.state is None or (self.state is RunState.PENDING and where != self._queued):
-            self._queued = where
+        if self.state is None or (self.state is RunState.PENDING and where != self._waits_for):
+            self._waits_for = where
             yield self._move(RunState.PENDING, given.reason, queue_place=given.queue_place)
+        elif self.state is RunState.RETRYING and where != self._waits_for:
+            self._waits_for = where
+            reason = f"{self._why}; {given.reason}" if given.reason else self._why
+            yield self._move(RunState.RETRYING, reason, queue_place=given.queue_place)
 
     def _on_placed(self, given: Placed) -> Iterator[Command]:
         if self.state not in (RunState.PENDING, RunState.RETRYING):
             return
         self.attempt += 1
-        self.places = given.places
+        self._now = Attempt(given.places)
         yield self._move(RunState.STARTING, places=given.places)
-        yield Launch(attempt=self.attempt, places=given.places, whole=self.whole)
+        yield Launch(
+            attempt=self.attempt, places=given.places, whole=self.course.whole, resume=self.course.begin
+        )
         yield SetTimer(timer=Timer.START, after_s=START_REMARK_S)
 
     # While ranks start and run
 
     def _on_launched(self, given: Launched) -> Iterator[Command]:
         """A launch and an order to end can cross on their way: the order is repeated once the rank is there."""
-        if given.attempt == self.attempt and self._mode is not None:
-            yield from self._tell(self._mode, self._alive(given.worker))
+        if given.attempt == self.attempt and self._now.mode is not None:
+            yield from self._tell(self._now.mode, self._now.alive(given.worker))
 
     def _on_launch_failed(self, given: LaunchFailed) -> Iterator[Command]:
-        ranks = self._alive(given.worker) if given.attempt == self.attempt else []
+        ranks = self._now.alive(given.worker) if given.attempt == self.attempt else []
         for rank in ranks:
-            self._gone.add(rank)
+            self._now.gone.add(rank)
             if self.verdict is None:
                 yield Report(rank=rank, type=given.type, message=given.message, cause="launch")
-            yield from self._fail(f"{given.type}: {given.message}")
+            reason = f"{given.type}: {given.message}"
+            yield from self._lose(reason, f"rank {rank} could not be launched ({reason})")
 
     def _on_rank_ready(self, given: RankReady) -> Iterator[Command]:
         if not self._is_mine(given):
             return
-        self._ready.add(given.rank)
-        if len(self._ready) == self.ranks and self.state is RunState.STARTING and self.verdict is None:
+        self._now.ready.add(given.rank)
+        if self._now.has_begun and self.state is RunState.STARTING and self.verdict is None:
             yield self._move(RunState.RUNNING)
             if self.timeout_s is not None and not self._has_clock:
                 self._has_clock = True
@@ -168,24 +175,39 @@ class RunMachine:
 
     def _on_start_deadline(self, given: StartDeadline) -> Iterator[Command]:
         """Say which ranks have not begun; later give up on them."""
-        late = [self.places[r] for r in self._alive() if r not in self._ready]
+        late = [self._now.places[r] for r in self._now.alive() if r not in self._now.ready]
         if self.state is not RunState.STARTING or self.verdict is not None or not late:
             return
-        if not self._is_late:
-            self._is_late = True
+        if not self._now.is_late:
+            self._now.is_late = True
+            # What follows the time-out is said when it comes: there may be retries.
             yield Remark(
-                text=f"{late_sentence(late, START_REMARK_S)}; the run fails after {START_FAIL_S:g} s"
+                text=f"{late_sentence(late, START_REMARK_S)}; the attempt ends after {START_FAIL_S:g} s"
             )
             yield SetTimer(timer=Timer.START, after_s=START_FAIL_S - START_REMARK_S)
             return
         message = late_sentence(late, START_FAIL_S)
         yield Report(rank=late[0].rank, type="RankLost", message=message, cause="lost")
-        yield from self._fail(f"RankLost: {message}")
+        yield from self._lose(f"RankLost: {message}", message)
+
+    def _on_checkpoint_kept(self, given: CheckpointKept) -> Iterator[Command]:
+        """Of an attempt that was given up nothing counts any more that is told late."""
+        if self._is_mine(given):
+            self.course = self.course.with_part(given.attempt, given.rank, given.part)
+        yield from ()
+
+    # Ranks that fail and are lost
 
     def _on_rank_erred(self, given: RankErred) -> Iterator[Command]:
-        if self._is_mine(given):
-            self._erred.add(given.rank)
-            yield from self._fail(f"{given.type}: {given.message}", is_secondary=given.secondary)
+        if not self._is_mine(given):
+            return
+        self._now.erred.add(given.rank)
+        reason = f"{given.type}: {given.message}"
+        if given.secondary:
+            # Should nobody tell the cause, then ranks lost each other, and that is a loss like others.
+            yield from self._lose(reason, f"rank {given.rank} ended with {reason}", is_secondary=True)
+        else:
+            yield from self._fail(reason)
 
     def _on_rank_exited(self, given: RankExited) -> Iterator[Command]:
         """One rank's process ended.
@@ -193,42 +215,79 @@ class RunMachine:
         The first failure ends the attempt: the other ranks would wait in a
         collective until their timeout, so they are ended at once.
         """
-        if not self._is_mine(given) or given.rank in self._gone:
+        if not self._is_mine(given) or given.rank in self._now.gone:
             return
-        self._gone.add(given.rank)
-        cause = given.cause
+        rank, cause = given.rank, given.cause
+        self._now.gone.add(rank)
         if cause.kind == "done":
-            yield from self._on_rank_ready(RankReady(attempt=given.attempt, rank=given.rank))
+            yield from self._on_rank_ready(RankReady(attempt=given.attempt, rank=rank))
         elif cause.kind == "again":
             yield from self._give_up(cause)
         elif cause.kind == "stopped":
             # Nobody here asked for it: an agent ends its ranks by itself only together with its worker.
-            message = closing_sentence(self.places[given.rank])
+            message = closing_sentence(self._now.places[rank])
             if self.verdict is None:
-                yield Report(rank=given.rank, type="RankLost", message=message, cause="lost")
-            yield from self._fail(f"RankLost: {message}", is_secondary=True)
-        elif given.rank not in self._erred and self._is_open_for_a_cause:
+                yield Report(rank=rank, type="RankLost", message=message, cause="lost")
+            yield from self._lose(f"RankLost: {message}", message, is_secondary=True)
+        elif rank not in self._now.erred and self._is_open_for_a_cause:
             # Not by our own order, which comes after a verdict: nobody else will tell why.
-            message = exit_sentence(given.rank, cause)
-            yield Report(rank=given.rank, type="RankLost", message=message, cause=cause.kind, text=cause.text)
-            yield from self._fail(f"RankLost: {message}")
+            message = exit_sentence(rank, cause)
+            yield Report(rank=rank, type="RankLost", message=message, cause=cause.kind, text=cause.text)
+            if cause.kind == "error":  # of the cell: it would come again
+                yield from self._fail(f"RankLost: {message}")
+            else:
+                yield from self._lose(f"RankLost: {message}", exit_cause(rank, cause))
 
     def _on_worker_lost(self, given: WorkerLost) -> Iterator[Command]:
-        place = next((p for p in self.places if p.worker == given.worker), None)
-        if place is None or place.rank in self._gone or given.worker in self._reading:
+        now = self._now
+        place = next((p for p in now.places if p.worker == given.worker), None)
+        if place is None or place.rank in now.gone or given.worker in now.reading:
             return
-        self._reading[place.worker] = place.rank
+        now.reading[place.worker] = place.rank
+        now.lost.append(place.rank)
         yield ReadSpool(attempt=self.attempt, worker=place.worker, host=place.host, rank=place.rank)
+        message, loss = lost_sentence(place), lost_cause(place)
+        if given.is_host_lost:
+            message = loss = host_sentence(
+                place.host, [r for r in now.lost if now.places[r].host == place.host]
+            )
         if self._is_open_for_a_cause:
-            message = lost_sentence(place)
             yield Report(rank=place.rank, type="RankLost", message=message, cause="lost")
-            yield from self._fail(f"RankLost: {message}")
+            yield from self._lose(f"RankLost: {message}", loss, place=place)
+        elif given.is_host_lost and self.verdict is not None:
+            self.verdict = self.verdict.widened(place.host, message)
 
     def _on_spool_read(self, given: SpoolRead) -> Iterator[Command]:
-        rank = self._reading.pop(given.worker, None)
+        rank = self._now.reading.pop(given.worker, None)
         if rank is not None:
-            self._gone.add(rank)
+            self._now.gone.add(rank)
         yield from ()
+
+    def _on_rank_hung(self, given: RankHung) -> Iterator[Command]:
+        """It is ended once what it does is on record."""
+        if not self._is_mine(given) or given.rank not in self._now.alive() or self.verdict is not None:
+            return
+        if self._now.hung is None:
+            self._now.hung = given
+            worker = self._now.places[given.rank].worker
+            yield TakeStacks(attempt=self.attempt, worker=worker, rank=given.rank)
+            yield SetTimer(timer=Timer.STACKS, after_s=STACKS_S)
+
+    def _on_stacks_taken(self, given: StacksTaken) -> Iterator[Command]:
+        hung = self._now.hung
+        if hung is not None and self._is_mine(given) and given.rank == hung.rank:
+            yield from self._end_of_hung(given.text)
+
+    def _on_stacks_deadline(self, given: StacksDeadline) -> Iterator[Command]:
+        yield from self._end_of_hung("")
+
+    def _end_of_hung(self, stacks: str) -> Iterator[Command]:
+        hung, self._now.hung = self._now.hung, None
+        if hung is None or hung.rank not in self._now.alive() or not self._is_open_for_a_cause:
+            return
+        message = hung_sentence(self._now.places[hung.rank], hung.text)
+        yield Report(rank=hung.rank, type="RankLost", message=message, cause="hung", text=stacks)
+        yield from self._lose(f"RankLost: {message}", f"rank {hung.rank} hung")
 
     # Ending
 
@@ -265,100 +324,121 @@ class RunMachine:
 
     def _on_kill_deadline(self, given: KillDeadline) -> Iterator[Command]:
         """An agent has not done what it was told: tell it to kill, then go on without it."""
+        now = self._now
         if self.verdict is None:
             return
-        self._gone.update(self._reading.values())
-        self._reading.clear()
-        late = [r for r in self._alive() if self._mode != "fail" or r not in self._erred]
-        if self._mode == "kill":
-            self._gone.update(late)
-            yield from self._conclude(self.verdict, abandoned=late)
+        now.gone.update(now.reading.values())
+        now.reading.clear()
+        late = [r for r in now.alive() if now.mode != "fail" or r not in now.erred]
+        if now.mode == "kill":
+            now.gone.update(late)
+            yield from self._conclude(self.verdict, late)
         elif late:
             yield from self._order("kill")
-        elif self._alive():
-            self._mode = "stop"  # only ranks that pack their result are left: they have a longer time
+        elif now.alive():
+            now.mode = "stop"  # only ranks that pack their result are left: they have a longer time
             yield SetTimer(timer=Timer.KILL, after_s=UNWIND_NET_S)
 
-    def _fail(self, reason: str, *, is_secondary: bool = False) -> Iterator[Command]:
-        if self.verdict is not None:
-            if self.verdict.is_secondary and not is_secondary:
-                self.verdict = Verdict(state=RunState.FAILED, reason=reason)
-            return
-        self.verdict = Verdict(state=RunState.FAILED, reason=reason, is_secondary=is_secondary)
-        yield from self._order("fail")
+    def _fail(self, reason: str) -> Iterator[Command]:
+        """Something went wrong that would go wrong again."""
+        yield from self._decide(Verdict(state=RunState.FAILED, reason=reason))
+
+    def _lose(
+        self, reason: str, loss: str, *, is_secondary: bool = False, place: Place | None = None
+    ) -> Iterator[Command]:
+        """A rank is lost, for which the cell cannot be blamed: another attempt follows while retries are left."""
+        if self.course.can_retry:
+            verdict = Verdict(
+                state=RunState.RETRYING, reason=reason, loss=loss, is_secondary=is_secondary, place=place
+            )
+        else:
+            if self.course.retries > 0:
+                reason = last_sentence(reason, self.course.attempts)
+            verdict = Verdict(state=RunState.FAILED, reason=reason, is_secondary=is_secondary, place=place)
+        yield from self._decide(verdict)
+
+    def _decide(self, verdict: Verdict) -> Iterator[Command]:
+        """The first cause decides; a consequence does until a cause is known."""
+        if self.verdict is None:
+            self.verdict = verdict
+            yield from self._order("fail")
+        elif self.verdict.is_secondary and not verdict.is_secondary:
+            self.verdict = verdict
 
     def _give_up(self, cause: ExitCause) -> Iterator[Command]:
         """A rank found that the attempt must be started over; the others need not go on."""
-        self._found.extend(cause.whole)
-        if self._is_open_for_a_cause:
-            self.verdict = Verdict(state=RunState.RETRYING, reason=cause.text)
-            yield from self._order("fail")
-        elif self.verdict is not None and self.verdict.state is RunState.RETRYING and cause.whole:
+        self._now.found.extend(cause.whole)
+        verdict = self.verdict
+        if verdict is None or verdict.is_secondary:
+            yield from self._decide(Verdict(state=RunState.RETRYING, reason=cause.text))
+        elif not verdict.ends_the_run and cause.whole:
             # Who has found it says it better than who was told.
-            self.verdict = replace(self.verdict, reason=cause.text)
+            self.verdict = Verdict(state=RunState.RETRYING, reason=cause.text)
 
     def _order(self, mode: Mode) -> Iterator[Command]:
-        """Tell the ranks that still live; a rank that failed by itself is on its way, and only a kill is for it."""
-        if self._mode == mode:
+        """Tell the ranks that still live."""
+        if self._now.mode == mode:
             return
-        self._mode = mode
-        yield from self._tell(mode, self._alive())
-        if self._alive() or self._reading:
+        self._now.mode = mode
+        alive = self._now.alive()
+        yield from self._tell(mode, alive)
+        if alive or self._now.reading:
             after_s = {"stop": STOP_NET_S, "fail": FAIL_NET_S, "kill": KILL_NET_S}[mode]
             yield SetTimer(timer=Timer.KILL, after_s=after_s)
 
     def _tell(self, mode: Mode, ranks: list[int]) -> Iterator[Command]:
-        told = tuple(self.places[r].worker for r in ranks if mode == "kill" or r not in self._erred)
-        if told:
+        if told := self._now.workers_of(mode, ranks):
             yield StopRanks(attempt=self.attempt, workers=told, mode=mode)
 
     def _end_if_all_are_gone(self) -> Iterator[Command]:
-        if self.is_over or not self.places or len(self._gone) < self.ranks:
+        if self.is_over or not self._now.is_gone:
             return
         if self.verdict is None:
             self.verdict = Verdict(state=RunState.SUCCEEDED, reason="")
-        yield from self._conclude(self.verdict)
+        yield from self._conclude(self.verdict, [])
 
-    def _conclude(self, verdict: Verdict, abandoned: list[int] | None = None) -> Iterator[Command]:
+    def _conclude(self, verdict: Verdict, abandoned: list[int]) -> Iterator[Command]:
         """The ranks are gone: the run ends, or another attempt begins."""
-        if verdict.state is RunState.RETRYING:
-            whole = to_be_whole(self.whole, self._found, self.attempt)
-            if whole is not None:
-                yield from self._retry(verdict.reason, whole, abandoned)
-                return
-            message = vain_sentence(self.attempt, verdict.reason)
+        if verdict.ends_the_run:
+            yield from self._finish(verdict, abandoned)
+        elif verdict.loss and not self._now.found:
+            self.course = self.course.after_loss(self.attempt)
+            reason = next_sentence(
+                verdict.loss,
+                attempt=self.attempt + 1,
+                attempts=self.course.attempts,
+                resume=self.course.begin,
+                run_id=self.run_id,
+            )
+            yield Remark(text=f"attempt {self.attempt}: {reason}")
+            yield from self._retry(reason, abandoned)
+        elif (course := self.course.starting_over(self._now.found)) is not None:
+            self.course = course
+            yield from self._retry(verdict.reason, abandoned, whole=course.whole)
+        else:
+            message = vain_sentence(self.course.started_over, verdict.reason)
             yield Report(rank=None, type="RunFailed", message=message, cause="exception")
-            verdict = Verdict(state=RunState.FAILED, reason=f"RunFailed: {message}")
-        yield from self._finish(verdict, abandoned)
+            yield from self._finish(Verdict(state=RunState.FAILED, reason=f"RunFailed: {message}"), abandoned)
 
     def _finish(self, verdict: Verdict, abandoned: list[int] | None = None) -> Iterator[Command]:
         self.verdict = verdict
         yield self._move(verdict.state, verdict.reason)
-        freed, left = self._workers(abandoned)
+        freed, left = self._now.freed(abandoned or [])
         if freed:
             yield Free(workers=freed)
         if left:
             yield Abandon(attempt=self.attempt, workers=left)
 
     def _retry(
-        self, reason: str, whole: tuple[WholeLoop, ...], abandoned: list[int] | None
+        self, reason: str, abandoned: list[int], *, whole: tuple[WholeLoop, ...] = ()
     ) -> Iterator[Command]:
-        """Everything from the start, but for what is known by now. Where it was placed it mostly is again."""
-        self.whole = whole
-        yield self._move(RunState.RETRYING, reason, whole=whole)
-        freed, left = self._workers(abandoned)
+        """Another attempt. Where this one was placed it mostly is again."""
+        yield self._move(RunState.RETRYING, reason, whole=whole, resume=self.course.begin)
+        freed, left = self._now.freed(abandoned)
         if left:
             yield Abandon(attempt=self.attempt, workers=left)
-        self.places, self.verdict, self._mode, self._is_late = (), None, None, False
-        self._found = []
-        for ranks in (self._ready, self._erred, self._gone):
-            ranks.clear()
+        self._now, self.verdict, self._why, self._waits_for = Attempt(), None, reason, (0, "")
         yield PlaceAgain(workers=freed)  # the last: it is placed before this returns
-
-    def _workers(self, abandoned: list[int] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Workers that are free now, and those of ``abandoned`` ranks."""
-        left = tuple(self.places[r].worker for r in abandoned or ())
-        return tuple(p.worker for p in self.places if p.worker not in left), left
 
     def _late(self, given: Input) -> Iterator[Command]:
         """What still matters after the end: a launch that was under way."""
@@ -375,18 +455,12 @@ class RunMachine:
     @property
     def _is_to_go_on(self) -> bool:
         """Nothing is known that ends the run."""
-        return self.verdict is None or self.verdict.state is RunState.RETRYING
+        return self.verdict is None or not self.verdict.ends_the_run
 
-    def _is_mine(self, given: RankReady | RankErred | RankExited) -> bool:
-        return given.attempt == self.attempt and 0 <= given.rank < len(self.places)
-
-    def _alive(self, worker: str | None = None) -> list[int]:
-        """Ranks whose process may still be there, those of lost workers left out."""
-        return [
-            p.rank
-            for p in self.places
-            if p.rank not in self._gone and p.worker not in self._reading and worker in (None, p.worker)
-        ]
+    def _is_mine(
+        self, given: RankReady | RankErred | RankExited | RankHung | StacksTaken | CheckpointKept
+    ) -> bool:
+        return given.attempt == self.attempt and self._now.has(given.rank)
 
     def _move(
         self,
@@ -396,10 +470,13 @@ class RunMachine:
         places: tuple[Place, ...] = (),
         queue_place: int = 0,
         whole: tuple[WholeLoop, ...] = (),
+        resume: ResumePoint | None = None,
     ) -> Announce:
         assert legal_move(self.state, state), f"{self.state} → {state}"
         self.state = state
-        return Announce(state=state, reason=reason, places=places, queue_place=queue_place, whole=whole)
+        return Announce(
+            state=state, reason=reason, places=places, queue_place=queue_place, whole=whole, resume=resume
+        )
 
 
 _RULES: dict[type[Input], Callable[..., Iterator[Command]]] = {
@@ -410,10 +487,14 @@ _RULES: dict[type[Input], Callable[..., Iterator[Command]]] = {
     RankReady: RunMachine._on_rank_ready,
     RankErred: RunMachine._on_rank_erred,
     RankExited: RunMachine._on_rank_exited,
+    RankHung: RunMachine._on_rank_hung,
+    StacksTaken: RunMachine._on_stacks_taken,
+    CheckpointKept: RunMachine._on_checkpoint_kept,
     WorkerLost: RunMachine._on_worker_lost,
     SpoolRead: RunMachine._on_spool_read,
     StopRequested: RunMachine._on_stop_requested,
     TimeoutReached: RunMachine._on_timeout,
     StartDeadline: RunMachine._on_start_deadline,
+    StacksDeadline: RunMachine._on_stacks_deadline,
     KillDeadline: RunMachine._on_kill_deadline,
 }

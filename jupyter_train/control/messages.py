@@ -121,6 +121,7 @@ class WorkerLost:
     """A worker left the cluster, and its rank with it."""
 
     worker: str
+    is_host_lost: bool = False  #: it was the last one on its host, which is not the scheduler's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +150,11 @@ class StartDeadline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StacksDeadline:
+    """The stacks of a rank that hangs should have been taken by now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KillDeadline:
     """Ranks that were told to end should have ended long ago."""
 
@@ -169,6 +175,7 @@ Input = (
     | StopRequested
     | TimeoutReached
     | StartDeadline
+    | StacksDeadline
     | KillDeadline
 )
 
@@ -181,6 +188,7 @@ class Timer(StrEnum):
 
     START = "start"  #: rings StartDeadline
     TIMEOUT = "timeout"  #: rings TimeoutReached
+    STACKS = "stacks"  #: rings StacksDeadline
     KILL = "kill"  #: rings KillDeadline
 
 
@@ -203,7 +211,7 @@ class Report:
     rank: int | None
     type: str
     message: str
-    cause: str  #: signal, exit, lost, timeout, launch
+    cause: str  #: signal, exit, lost, hung, timeout, launch
     text: str = ""
 
 

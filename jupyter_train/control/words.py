@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from jupyter_train.control.messages import ExitCause
 from jupyter_train.control.placement import Place
+from jupyter_train.record import ResumePoint
 
 
 def exit_sentence(rank: int, cause: ExitCause) -> str:
@@ -42,12 +43,63 @@ _OUT_OF_MEMORY = ": out of memory, and Linux ended the largest process"
 _SOMEBODY = ", by itself or by another process: Linux did not do it for want of memory"
 
 
+def exit_cause(rank: int, cause: ExitCause) -> str:
+    """The same in a few words, for a sentence that goes on."""
+    if cause.kind == "lost":
+        return f"rank {rank} was lost ({cause.text})" if cause.text else f"rank {rank} was lost"
+    if cause.kind != "signal":
+        return f"rank {rank} left with exit code {cause.code}"
+    if cause.out_of_memory:
+        return f"rank {rank} was killed: out of memory"
+    return f"rank {rank} was killed by signal {cause.signal}"
+
+
 def lost_sentence(place: Place) -> str:
     """A worker left the cluster in the middle of a run."""
     return (
         f"rank {place.rank} is lost, because worker {place.name} on {place.host} ({place.worker}) left the cluster: "
         "it was killed or closed, or its machine went away"
     )
+
+
+def lost_cause(place: Place) -> str:
+    """The same in a few words, for a sentence that goes on."""
+    return f"worker {place.name} on {place.host} was lost, and rank {place.rank} with it"
+
+
+def host_sentence(host: str, ranks: Sequence[int]) -> str:
+    """No worker of a host is left in the cluster."""
+    which = "rank" if len(ranks) == 1 else "ranks"
+    return f"host {host} was lost, and {which} {', '.join(map(str, sorted(ranks)))} with it"
+
+
+def hung_sentence(place: Place, text: str) -> str:
+    """A rank that the others waited for did nothing any more."""
+    found = f": {text}" if text else ""
+    return f"rank {place.rank} on worker {place.name} ({place.host}) hung while others waited for it{found}"
+
+
+def next_sentence(cause: str, *, attempt: int, attempts: int, resume: ResumePoint | None, run_id: str) -> str:
+    """Why an attempt ended, and what the next one, number ``attempt`` of at most ``attempts``, begins with."""
+    which = f"{cause}; attempt {attempt} of {attempts}"
+    if resume is None:
+        return f"{which} starts over: no checkpoint was kept (train.epochs and train.checkpoint keep them)"
+    if resume.run_id != run_id:
+        return f"{which} begins again from {place_in(resume)} of run {resume.run_id}"
+    return f"{which} goes on from {place_in(resume)}"
+
+
+def place_in(point: ResumePoint) -> str:
+    """Where in a run a checkpoint was taken."""
+    if point.epoch is None:
+        return f"step {point.step}"
+    batch = f", batch {point.batch}" if point.batch else ""
+    return f"step {point.step} (epoch {point.epoch}{batch})"
+
+
+def last_sentence(reason: str, attempts: int) -> str:
+    """Why a run failed that had attempts enough."""
+    return f"{reason}; attempt {attempts} of {attempts} was the last"
 
 
 def late_sentence(places: Sequence[Place], after_s: float) -> str:
@@ -69,6 +121,6 @@ def timeout_sentence(timeout_s: float) -> str:
     return f"the run took longer than the {timeout_s:g} s that --timeout allows"
 
 
-def vain_sentence(attempts: int, reason: str) -> str:
+def vain_sentence(times: int, reason: str) -> str:
     """A cell was started over and over, for loops that were not to be split any more."""
-    return f"the cell was started over {attempts - 1} times, and still: {reason}"
+    return f"the cell was started over {times} times, and still: {reason}"

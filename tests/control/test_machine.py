@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from jupyter_train.control.again import EVERY_LOOP, MOST_ATTEMPTS, to_be_whole
 from jupyter_train.control.machine import (
     FAIL_NET_S,
@@ -14,15 +11,12 @@ from jupyter_train.control.machine import (
     START_REMARK_S,
     STOP_NET_S,
     UNWIND_NET_S,
-    RunMachine,
 )
 from jupyter_train.control.messages import (
     Abandon,
     Announce,
-    Command,
     ExitCause,
     Free,
-    Input,
     KillDeadline,
     Launch,
     Launched,
@@ -45,81 +39,19 @@ from jupyter_train.control.messages import (
     Timer,
     WorkerLost,
 )
-from jupyter_train.control.placement import Place, Seat, choose
-from jupyter_train.record import RunState, WholeLoop, legal_move
-
-DONE = ExitCause(kind="done")
-ERROR = ExitCause(kind="error")
-STOPPED = ExitCause(kind="stopped")
-KILLED = ExitCause(kind="signal", signal=9)
-LOOP = WholeLoop(line=4, why="line 6: the loss compares samples")
-AGAIN = ExitCause(kind="again", text=LOOP.why, whole=(LOOP,))
-TOLD = ExitCause(kind="again", text="another rank starts over")
-
-
-def places(ranks: int) -> tuple[Place, ...]:
-    chosen = choose(ranks, [Seat(worker=f"w{i}", name=str(i), host="h") for i in range(ranks)])
-    assert chosen is not None
-    return chosen
-
-
-class Life:
-    """A machine and all that it has asked for."""
-
-    def __init__(self, ranks: int = 2, *, timeout_s: float | None = None) -> None:
-        self.machine = RunMachine(run_id="r", ranks=ranks, timeout_s=timeout_s)
-        self.commands: list[Command] = []
-        self.ranks = ranks
-
-    def __call__(self, *inputs: Input) -> list[Command]:
-        new = [c for given_input in inputs for c in self.machine.handle(given_input)]
-        self.commands.extend(new)
-        return new
-
-    def pending(self) -> Life:
-        self(Queued(queue_place=0))
-        return self
-
-    def starting(self) -> Life:
-        self.pending()(Placed(places=places(self.ranks)))
-        return self
-
-    def running(self) -> Life:
-        self.starting()
-        for rank in range(self.ranks):
-            self(Launched(attempt=1, worker=f"w{rank}"), RankReady(attempt=1, rank=rank))
-        return self
-
-    def exits(self, rank: int, cause: ExitCause = DONE) -> list[Command]:
-        return self(RankExited(attempt=self.machine.attempt, rank=rank, cause=cause))
-
-    def placed_again(self) -> list[Command]:
-        """All of the attempt is gone and the run has its workers again."""
-        return self(Placed(places=places(self.ranks)))
-
-    def errs(self, rank: int, *, secondary: bool = False) -> list[Command]:
-        return self(
-            RankErred(attempt=1, rank=rank, type="ValueError", message=f"bad {rank}", secondary=secondary)
-        )
-
-    @property
-    def states(self) -> list[RunState]:
-        return [c.state for c in self.commands if isinstance(c, Announce)]
-
-    @property
-    def end(self) -> tuple[RunState | None, str]:
-        assert self.machine.is_over
-        assert self.machine.verdict is not None
-        return self.machine.state, self.machine.verdict.reason
-
-
-def stops(commands: list[Command]) -> list[tuple[str, tuple[str, ...]]]:
-    return [(c.mode, c.workers) for c in commands if isinstance(c, StopRanks)]
-
-
-def reports(commands: list[Command]) -> list[tuple[int | None, str, str]]:
-    return [(c.rank, c.type, c.cause) for c in commands if isinstance(c, Report)]
-
+from jupyter_train.record import RunState, WholeLoop
+from tests.control.life import (
+    AGAIN,
+    ERROR,
+    KILLED,
+    LOOP,
+    STOPPED,
+    TOLD,
+    Life,
+    places,
+    reports,
+    stops,
+)
 
 # The ordinary way
 
@@ -453,104 +385,6 @@ def test_a_spool_that_cannot_be_read_holds_nobody_up() -> None:
     assert life.machine.is_over
 
 
-# Whatever comes, in whatever order
-
-attempts = st.integers(0, 3)
-ranks = st.integers(0, 3)
-workers = ranks.map(lambda n: f"w{n}")
-causes = st.builds(
-    ExitCause,
-    kind=st.sampled_from(["done", "error", "again", "stopped", "signal", "exit", "odd"]),
-    whole=st.sampled_from([(), (LOOP,), (WholeLoop(line=9),)]),
-)
-inputs: st.SearchStrategy[Input] = st.one_of(
-    st.builds(Queued, queue_place=st.integers(0, 3)),
-    st.builds(Placed, places=st.just(places(3))),
-    st.builds(Launched, attempt=attempts, worker=workers),
-    st.builds(LaunchFailed, attempt=attempts, worker=workers, type=st.just("E"), message=st.just("m")),
-    st.builds(RankReady, attempt=attempts, rank=ranks),
-    st.builds(
-        RankErred,
-        attempt=attempts,
-        rank=ranks,
-        type=st.just("E"),
-        message=st.just("m"),
-        secondary=st.booleans(),
-    ),
-    st.builds(RankExited, attempt=attempts, rank=ranks, cause=causes),
-    st.builds(WorkerLost, worker=workers),
-    st.builds(SpoolRead, worker=workers),
-    st.builds(StopRequested, force=st.booleans()),
-    st.just(TimeoutReached()),
-    st.just(StartDeadline()),
-    st.just(KillDeadline()),
-)
-starts = st.sampled_from([Life.pending, Life.starting, Life.running])
-
-
-@given(starts, st.lists(inputs, max_size=40))
-def test_moves_are_legal_and_the_end_comes_at_most_once(start: object, given_inputs: list[Input]) -> None:
-    life = Life(3, timeout_s=5)
-    start(life)  # type: ignore[operator]
-    life(*given_inputs)
-    states: list[RunState | None] = [None, *life.states]
-    assert all(legal_move(a, b) for a, b in zip(states, life.states, strict=False) if b is not None)
-    assert sum(s.is_terminal for s in life.states) <= 1
-    held: set[str] = set()
-    for command in life.commands:
-        if isinstance(command, Launch):
-            held |= {place.worker for place in command.places}
-        elif isinstance(command, (Free, Abandon, PlaceAgain)):
-            assert held >= set(command.workers), "a worker is freed once for each launch"
-            held -= set(command.workers)
-    assert not (held and life.machine.is_over), "no worker is held by a run that is over"
-    launches = [c.attempt for c in life.commands if isinstance(c, Launch)]
-    assert launches == list(range(1, len(launches) + 1))
-    assert len(launches) <= MOST_ATTEMPTS
-
-
-@given(starts, st.lists(inputs, max_size=30))
-def test_whoever_is_told_to_stop_ends_even_if_nobody_answers(
-    start: object, given_inputs: list[Input]
-) -> None:
-    life = Life(3)
-    start(life)  # type: ignore[operator]
-    life(*given_inputs, StopRequested(force=True))
-    for _ in range(5):
-        life(KillDeadline())
-    assert life.machine.is_over
-
-
-@given(starts, st.lists(inputs, max_size=30))
-def test_as_long_as_an_ending_run_waits_a_timer_runs(start: object, given_inputs: list[Input]) -> None:
-    life = Life(3)
-    start(life)  # type: ignore[operator]
-    is_set = False
-    for one in given_inputs:
-        if isinstance(one, KillDeadline) and not is_set:
-            continue
-        new = life(one)
-        is_set = (is_set and not isinstance(one, KillDeadline)) or any(
-            isinstance(c, SetTimer) and c.timer is Timer.KILL for c in new
-        )
-        if life.machine.is_ending and not life.machine.is_over:
-            assert is_set
-
-
-@given(st.permutations(range(3)), st.lists(causes, min_size=3, max_size=3))
-def test_once_all_ranks_are_gone_the_run_is_over(order: list[int], ends: list[ExitCause]) -> None:
-    life = Life(3).running()
-    for rank, cause in zip(order, ends, strict=True):
-        assert not life.machine.is_over
-        life.exits(rank, cause)
-    first = next((c.kind for c in ends if c.kind not in ("done", "stopped")), "done")
-    if first == "again":
-        assert life.machine.state is RunState.RETRYING
-        return
-    assert life.machine.is_over
-    assert (life.machine.state is RunState.SUCCEEDED) == all(c.kind == "done" for c in ends)
-
-
 # Ranks that never begin
 
 
@@ -575,18 +409,6 @@ def test_a_run_that_has_begun_does_not_mind_the_deadline_of_its_start() -> None:
     life = Life().starting()
     life(StopRequested())
     assert life(StartDeadline()) == []
-
-
-@given(starts, st.lists(inputs, max_size=30))
-def test_while_a_run_starts_a_timer_runs(start: object, given_inputs: list[Input]) -> None:
-    life = Life(3)
-    start(life)  # type: ignore[operator]
-    life(*given_inputs)
-    for _ in range(2):
-        life(StartDeadline())
-    for _ in range(5):
-        life(KillDeadline())
-    assert life.machine.state is not RunState.STARTING
 
 
 # An attempt is given up, and another begins
