@@ -39,6 +39,7 @@ def shown(view: RunView) -> Any:
     return curves, rest
 
 
+RESUME = {"run_id": RUN, "attempt": 1, "number": 1, "step": 10, "files": ["checkpoint-1-1.pt"]}
 STEPS = st.lists(st.tuples(st.integers(0, 1000), st.floats()), max_size=5)
 PAYLOADS = st.one_of(
     st.tuples(
@@ -58,7 +59,7 @@ PAYLOADS = st.one_of(
     st.tuples(
         st.just(EventKind.STATE),
         st.sampled_from([s for s in S if s is not S.LOST]).map(
-            lambda s: {"state": str(s), "reason": f"why {s}"}
+            lambda s: {"state": str(s), "reason": f"why {s}", "placement": [{}], "resume": RESUME}
         ),
     ),
     st.tuples(
@@ -74,7 +75,19 @@ PAYLOADS = st.one_of(
     st.tuples(st.just(EventKind.USAGE), st.just({"cpu_cores": 1.5, "memory_bytes": 7, "worker": "w"})),
     st.tuples(st.just(EventKind.ERROR), st.just({"type": "ValueError", "message": "no"})),
     st.tuples(st.just(EventKind.ARTIFACT), st.just({"name": "result", "file": "result-1.bin"})),
-    st.tuples(st.just(EventKind.CHECKPOINT), st.just({})),
+    st.tuples(
+        st.just(EventKind.CHECKPOINT),
+        st.builds(
+            lambda number, dropped: {
+                "number": number,
+                "step": 10 * number,
+                "file": f"checkpoint-1-{number}.pt",
+                "dropped": dropped,
+            },
+            st.integers(0, 3),
+            st.booleans(),
+        ),
+    ),
     st.tuples(
         st.sampled_from(EventKind), st.sampled_from([{}, {"columns": 5}, {"state": "?"}, {"text": None}])
     ),
@@ -338,3 +351,147 @@ def test_of_an_attempt_that_was_given_up_only_log_and_usage_stay(make: Make) -> 
     assert view.remarks == ("the disk is full", "said by 2")
     assert view.artifacts.keys() == {"result-2"}
     assert [line.attempt for line in view.log if line.stream == "stdout"] == [1, 2, 1]
+
+
+# An attempt that goes on from a checkpoint
+
+
+def part(rank: int, number: int, attempt: int = 1, *, dropped: bool = False) -> dict[str, Any]:
+    own = f".{rank}" if rank else ""
+    return {
+        "number": number,
+        "step": 10 * number,
+        "epoch": number,
+        "file": f"checkpoint-{attempt}-{number}{own}.pt",
+        "size_bytes": 5 + rank,
+        "worker": f"w{rank}",
+        "dropped": dropped,
+        **({"names": ["model"], "metric": {"loss": 0.5}} if rank == 0 else {}),
+    }
+
+
+class Story:
+    """Events of a run of two ranks, numbered as they come."""
+
+    def __init__(self, make: Make) -> None:
+        self.make = make
+        self.events: list[Event] = []
+        self("state", None, state="PENDING", spec=SPEC)
+        self("state", None, state="STARTING")
+        self("state", None, state="RUNNING")
+
+    def __call__(self, kind: str, rank: int | None = 0, attempt: int = 1, **payload: Any) -> None:
+        seq = len(self.events) + 1
+        self.events.append(self.make(kind, seq=seq, time=float(seq), rank=rank, attempt=attempt, **payload))
+
+    def logs(self, rank: int, *steps: int, attempt: int = 1, name: str = "loss") -> None:
+        column = {"step": np.array(steps), "value": np.array(steps) / 2}
+        self("metrics", rank, attempt, columns={name: column})
+
+    @property
+    def view(self) -> RunView:
+        return fold(self.events)
+
+    def steps(self, rank: int, name: str = "loss") -> list[int]:
+        return list(self.view.curves[name][rank].steps.tolist())
+
+
+SPEC = RunSpec(run_id=RUN, name="digits", source="", ranks=2).to_dict(for_journal=True)
+
+
+def point(number: int, attempt: int = 1, run_id: str = RUN) -> dict[str, Any]:
+    files = [f"checkpoint-{attempt}-{number}.pt", f"checkpoint-{attempt}-{number}.1.pt"]
+    return {"run_id": run_id, "attempt": attempt, "number": number, "step": 10 * number, "files": files}
+
+
+def test_a_checkpoint_counts_once_every_rank_has_told_its_part(make: Make) -> None:
+    story = Story(make)
+    story("checkpoint", 1, **part(1, 1))
+    assert story.view.checkpoints == ()
+    story("checkpoint", 0, **part(0, 1))
+    (one,) = story.view.checkpoints
+    assert (one.attempt, one.number, one.step, one.epoch, one.time) == (1, 1, 10, 1, 5.0)
+    assert one.files == ("checkpoint-1-1.pt", "checkpoint-1-1.1.pt")
+    assert one.workers == ("w0", "w1")
+    assert (one.size_bytes, one.names, one.metric) == (11, ("model",), {"loss": 0.5})
+    assert one.resume_point(RUN).step == 10
+    story("checkpoint", 0, **part(0, 2))
+    story("checkpoint", 1, **part(1, 1, dropped=True))
+    assert story.view.checkpoints == (), "of the second only a part is there, of the first not all any more"
+
+
+def test_curves_are_cut_back_to_what_each_rank_had_told_before_its_part(make: Make) -> None:
+    story = Story(make)
+    story.logs(0, 1, 2)
+    story.logs(1, 1)
+    story("checkpoint", 0, **part(0, 1))
+    story.logs(0, 3)
+    story.logs(0, 3, name="val")
+    story.logs(1, 2)
+    story("checkpoint", 1, **part(1, 1))
+    story.logs(1, 3)
+    story("error", 0, type="PeerLost")
+    story("artifact", 0, name="result")
+    story("log", 0, stream="progress", bar="b", done=3)
+    story("log", 1, stream="remark", text="said by rank 1")
+    story("state", None, state="RETRYING", reason="rank 1 was killed", resume=point(1))
+    view = story.view
+    assert story.steps(0) == [1, 2]
+    assert story.steps(1) == [1, 2]
+    assert "val" not in view.curves
+    assert (view.errors, view.artifacts, view.progress) == ({}, {}, {})
+    assert view.remarks == ("said by rank 1",), "what was said of the part that counts still holds"
+    assert view.resume is not None
+    assert view.resume.step == 10
+    assert [(p.attempt, p.reason, p.resume is not None) for p in view.past] == [
+        (1, "rank 1 was killed", True)
+    ]
+    story.logs(0, 4)  # late, of the attempt that is given up
+    story("checkpoint", 0, **part(0, 2))
+    story("state", None, 2, state="STARTING")
+    story.logs(0, 3, attempt=2)
+    assert story.steps(0) == [1, 2, 3]
+    assert [one.number for one in story.view.checkpoints] == [1]
+
+
+def test_a_later_attempt_may_go_on_from_an_earlier_ones_checkpoint(make: Make) -> None:
+    story = Story(make)
+    for number in (1, 2):
+        story.logs(0, number)
+        story("checkpoint", 0, **part(0, number))
+        story("checkpoint", 1, **part(1, number))
+    story("state", None, state="RETRYING", resume=point(2))
+    story("state", None, 2, state="STARTING")
+    story.logs(0, 3, attempt=2)
+    story("state", None, 2, state="RETRYING", resume=point(1))
+    assert story.steps(0) == [1]
+    story("state", None, 3, state="STARTING")
+    story("state", None, 3, state="RETRYING")
+    view = story.view
+    assert view.curves == {}, "from the start"
+    assert view.checkpoints == ()
+    assert view.resume is None
+    assert [p.attempt for p in view.past] == [1, 2, 3]
+
+
+def test_a_run_that_begins_again_from_another_ones_checkpoint_has_curves_of_its_own(make: Make) -> None:
+    story = Story(make)
+    story.logs(0, 1)
+    story("checkpoint", 0, **part(0, 1))
+    story("checkpoint", 1, **part(1, 1))
+    story("state", None, state="RETRYING", resume=point(1, run_id="20261122-153000-ffffff"))
+    assert story.view.curves == {}
+    assert story.view.resume is not None
+
+
+def test_a_run_that_waits_for_its_next_attempt_says_for_what(make: Make) -> None:
+    story = Story(make)
+    story.logs(0, 1)
+    story("state", None, state="RETRYING", reason="why", resume=None)
+    story("state", None, state="RETRYING", reason="why; needs 2 workers, 1 of 2 free", queue_place=1)
+    view = story.view
+    assert (view.reason, view.queue_place) == ("why; needs 2 workers, 1 of 2 free", 1)
+    assert len(view.past) == 1
+    assert [s for _, s in view.changes][-2:] == [S.RUNNING, S.RETRYING]
+    story("state", None, 2, state="STARTING")
+    assert story.view.queue_place == 0
