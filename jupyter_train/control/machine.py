@@ -134,7 +134,9 @@ class RunMachine:
         elif self.state is RunState.RETRYING and where != self._waits_for:
             self._waits_for = where
             reason = f"{self._why}; {given.reason}" if given.reason else self._why
-            yield self._move(RunState.RETRYING, reason, queue_place=given.queue_place)
+            yield self._move(
+                RunState.RETRYING, reason, queue_place=given.queue_place, resume=self.course.begin
+            )
 
     def _on_placed(self, given: Placed) -> Iterator[Command]:
         if self.state not in (RunState.PENDING, RunState.RETRYING):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jupyter_train.record import Event, EventKind, RunState
+from jupyter_train.record import Event, EventKind, RunState, goes_on
 
 _SHOWN_RANK = 0
 _TEXT = ("stdout", "stderr")
@@ -47,9 +47,10 @@ Shown = Text | Display | Clear
 
 
 def given_up(events: Iterable[Event]) -> int:
-    """The newest attempt that ``events`` say was given up; 0: none."""
-    states = [event for event in events if event.kind is EventKind.STATE]
-    return max((e.attempt for e in states if e.payload.get("state") == RunState.RETRYING), default=0)
+    """The newest attempt that ``events`` say was given up, and nothing of it counts; 0: none."""
+    retried = [e for e in events if e.kind is EventKind.STATE and e.payload.get("state") == RunState.RETRYING]
+    # Where the next one goes on from a checkpoint, what was shown before it is not shown again.
+    return max((e.attempt for e in retried if not goes_on(e.payload, e.run_id)), default=0)
 
 
 def shown(events: Iterable[Event]) -> list[Shown]:

@@ -6,6 +6,7 @@ from jupyter_train.record.checkpoint import (
     Gathered,
     ResumePoint,
     checkpoint_part,
+    goes_on,
     resume_point,
 )
 from jupyter_train.record.curve import Curve
@@ -42,6 +43,7 @@ __all__ = [
     "WholeLoop",
     "checkpoint_part",
     "fold",
+    "goes_on",
     "legal_move",
     "new_run_id",
     "pack_event",

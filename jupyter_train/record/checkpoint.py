@@ -119,6 +119,15 @@ def resume_point(told: Any) -> ResumePoint | None:
     return point
 
 
+def goes_on(payload: Mapping[str, Any], run_id: str) -> bool:
+    """Whether the event of a given up attempt of ``run_id`` says that the next one goes on where it stood.
+
+    Otherwise what the ranks told up to then counts no more.
+    """
+    told = payload.get("resume")
+    return isinstance(told, Mapping) and told.get("run_id") == run_id
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """A checkpoint of which every rank has told its part: a run can be taken up again from here."""

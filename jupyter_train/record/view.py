@@ -14,6 +14,7 @@ from jupyter_train.record.checkpoint import (
     Gathered,
     ResumePoint,
     checkpoint_part,
+    goes_on,
     resume_point,
 )
 from jupyter_train.record.curve import Curve, Curves, cut_back, points_of
@@ -188,8 +189,10 @@ def _resumed(view: RunView, attempt: int, point: ResumePoint) -> RunView:
 def _given_up(view: RunView, event: Event) -> RunView:
     """``view`` once its attempt was given up: as before it, or as at the checkpoint where the next goes on."""
     point = resume_point(event.payload.get("resume"))
-    is_own = point is not None and point.run_id == view.run_id
-    view = _resumed(view, event.attempt, point) if point is not None and is_own else _started_over(view)
+    if point is not None and goes_on(event.payload, view.run_id):
+        view = _resumed(view, event.attempt, point)
+    else:
+        view = _started_over(view)
     past = PastAttempt(
         attempt=event.attempt, time=event.time, reason=str(event.payload.get("reason") or ""), resume=point
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jupyter_train.record import Event, EventKind, RunState, legal_move
+from jupyter_train.record import Event, EventKind, RunState, goes_on, legal_move
 
 METRICS_KEPT = 64
 _RECORDED_BY_THEMSELVES = ("lr", "step_time_s", "samples_per_s")
@@ -88,12 +88,13 @@ def _with_state(summary: RunSummary, event: Event) -> RunSummary:
     state = RunState(payload["state"])
     if not legal_move(summary.state, state):
         return summary
+    is_anew = state is RunState.RETRYING and not goes_on(payload, event.run_id)
     summary = replace(
         summary,
         state=state,
         reason=str(payload.get("reason") or ""),
         attempt=event.attempt,
-        metrics={} if state is RunState.RETRYING else summary.metrics,
+        metrics={} if is_anew else summary.metrics,
         started=event.time if summary.state is None else summary.started,
         running_since=event.time if state is RunState.RUNNING else summary.running_since,
         ended=event.time if state.is_terminal else None,

@@ -242,9 +242,9 @@ def test_a_lost_worker_is_waited_for_and_the_reason_says_so() -> None:
     why = "worker 1 on h was lost, and rank 1 with it; attempt 2 of 2 goes on from step 10 (epoch 0)"
     assert retrying(life) == [why]
     queued = Queued(queue_place=1, reason="needs 2 workers, 1 of 2 free")
-    assert life(queued) == [
-        Announce(state=RunState.RETRYING, reason=f"{why}; {queued.reason}", queue_place=1)
-    ]
+    point = life.machine.course.begin
+    told = Announce(state=RunState.RETRYING, reason=f"{why}; {queued.reason}", queue_place=1, resume=point)
+    assert life(queued) == [told]
     assert not life(queued)
     assert launch(life.placed_again()).attempt == 2
 

@@ -185,6 +185,14 @@ class TestStartedOver:
         output.close()
         assert self.stage.seen == ["begin\n", "<clear>", "<view>", "begin\n"]
 
+    def test_what_was_shown_before_an_attempt_that_goes_on_stays(self) -> None:
+        output = self.output(clears=True)
+        output.events(self.events(1, "epoch 0\n"))
+        going_on = replace(self.retrying(), payload={"state": "RETRYING", "resume": {"run_id": "r"}})
+        output.events([going_on, *self.events(2, "epoch 1\n")])
+        output.close()
+        assert self.stage.seen == ["epoch 0\n", "epoch 1\n"]
+
     def test_where_it_cannot_go_a_line_says_so(self) -> None:
         output = self.output(clears=False)
         output.events(self.events(1, "begin\n"))
