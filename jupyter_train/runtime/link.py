@@ -73,6 +73,7 @@ class RankLink:
         self._cause: Cause | None = None
         self._told_to: Mode | None = None
         self._told_at = 0.0
+        self._sent: set[int] = set()  #: signals, by us
         self._left_at: float | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._launching: asyncio.Task[int] | None = None
@@ -133,7 +134,7 @@ class RankLink:
                 raise RunFailed("the run was stopped before this rank was started") from None
             raise
         if self._told_to is not None:
-            self._launcher.kill(self.pid)
+            self._kill()
         if not self.ended:
             assert self._channel is not None
             self._sources = {self._channel.fileno(): self._read_channel}
@@ -195,6 +196,7 @@ class RankLink:
             case Step.ASK:
                 self._say(Command.STOP)
             case Step.RAISE if left is None:
+                self._sent.add(raise_signal())
                 try:
                     os.kill(self.pid, raise_signal())
                 except ProcessLookupError:
@@ -203,11 +205,15 @@ class RankLink:
                 assert self._told_to is not None
                 after = kill_after(self._told_to, left_after_s=left)
                 if after <= due.after_s:
-                    self._launcher.kill(self.pid)
+                    self._kill()
                 else:
                     again = Due(after, Step.KILL)
                     loop = asyncio.get_running_loop()
                     self._timers.append(loop.call_at(self._told_at + after, self._do, again))
+
+    def _kill(self) -> None:
+        self._sent.add(signal.SIGKILL)
+        self._launcher.kill(self.pid)
 
     def _say(self, command: Command) -> None:
         if self._channel is not None:
@@ -314,9 +320,10 @@ class RankLink:
         )
 
     def _cause_of(self, status: int) -> Cause:
-        if self._told_to is not None:
-            return Cause(kind="stopped")
         code = os.waitstatus_to_exitcode(status)
+        # What was killed by others may be why the rest is being ended: its peers notice it sooner than we do.
+        if self._told_to is not None and (code >= 0 or -code in self._sent):
+            return Cause(kind="stopped")
         if code < 0:
             return Cause(kind="signal", signal=-code, text=self._tail, out_of_memory=self._was_oom(-code))
         return Cause(kind="exit", code=code, text=self._tail)

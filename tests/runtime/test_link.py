@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import signal
 from collections.abc import Mapping
 from itertools import count
 from typing import Any
@@ -101,5 +102,31 @@ def test_a_launch_for_which_there_are_too_few_descriptors_leaves_none_open(
         with pytest.raises(OSError, match="Too many open files"):
             await link.launch(None)
         assert os.listdir("/proc/self/fd") == before
+
+    asyncio.run(scene())
+
+
+class Forked(NeverReady):
+    """A launcher whose ranks are there at once."""
+
+    async def launch(self, key: str, marks: Mapping[str, str], fds: RankFds) -> int:
+        return 2**31 - 1  # no process has such a number
+
+    def kill(self, pid: int) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("told", "cause"), [(None, "signal"), ("fail", "signal"), ("kill", "stopped")])
+def test_only_a_signal_of_our_own_counts_as_being_stopped(told: Any, cause: str) -> None:
+    # A rank that is lost makes its peers fail, and then all are told to end: that must not hide how it was lost.
+    async def scene() -> None:
+        owner = Owner()
+        relay = Relay(lambda message: None, run_id="r", attempt=1)
+        link = RankLink(JOB, launcher=Forked(), relay=relay, owner=owner)  # type: ignore[arg-type]
+        await link.launch(None)
+        if told is not None:
+            link.end(told)
+        link.exited(signal.SIGKILL)  # a wait status: ended by that signal
+        assert owner.ended == [cause]
 
     asyncio.run(scene())
