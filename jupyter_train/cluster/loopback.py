@@ -32,6 +32,15 @@ CONFIG: dict[str, object] = {
 }
 
 
+def keep_no_spans(extensions: dict[str, Any]) -> None:
+    """Leave out what grows with every run for as long as the cluster lives.
+
+    Dask opens a span for each batch of tasks that follows an idle moment, keeps all of them with all their groups
+    for its dashboard, and adds up what workers measured in each.
+    """
+    extensions.pop("spans", None)
+
+
 class NoServer:
     """Stands where Dask's clients look for the dashboard's port when they describe themselves."""
 
@@ -44,6 +53,10 @@ class NoServer:
 class Scheduler(distributed.Scheduler):  # type: ignore[misc]
     """A scheduler that serves Dask's own protocol alone."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        keep_no_spans(self.extensions)
+
     def start_http_server(self, *_args: Any, **_kwargs: Any) -> None:
         """Listen to nobody."""
         self.services["dashboard"] = NoServer()
@@ -51,6 +64,10 @@ class Scheduler(distributed.Scheduler):  # type: ignore[misc]
 
 class Worker(distributed.Worker):  # type: ignore[misc]
     """A worker that serves Dask's own protocol alone."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        keep_no_spans(self.extensions)
 
     def start_http_server(self, *_args: Any, **_kwargs: Any) -> None:
         """Listen to nobody."""
