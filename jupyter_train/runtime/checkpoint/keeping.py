@@ -17,7 +17,9 @@ from typing import Any
 from jupyter_train.record.checkpoint import CheckpointPart
 from jupyter_train.runtime.checkpoint.files import CheckpointFile
 from jupyter_train.runtime.checkpoint.freezing import CannotKeep, Freezer
-from jupyter_train.runtime.checkpoint.retention import KEEP_LAST
+from jupyter_train.runtime.checkpoint.reader import read_metric
+from jupyter_train.runtime.checkpoint.retention import KEEP_LAST, ranking
+from jupyter_train.runtime.checkpoint.shelf import Shelf
 from jupyter_train.runtime.checkpoint.staging import Copied, Staging, StagingPool
 from jupyter_train.runtime.checkpoint.state import Snapshot
 from jupyter_train.runtime.checkpoint.writer import FORMAT, VERSION, write_file
@@ -70,16 +72,32 @@ class Keeping:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._writing = False
+        self._in_trouble = False
         self._told: set[str] = set()
-        self._parts: dict[tuple[int, int], CheckpointPart] = {}  #: that this rank has told
+        self._shelf = Shelf(
+            folder, attempt=attempt, rank=rank, world_size=world_size, read_metric=read_metric
+        )
+
+    @property
+    def is_busy(self) -> bool:
+        """A checkpoint is being written, or waits for that."""
+        return self._writing or bool(self._waiting)
 
     def keep(self, snapshot: Snapshot) -> None:
         """Copy what the snapshot holds and return; the thread writes it.
 
         Raises:
             CannotKeep: the cell gave a value that no checkpoint can hold.
+            ValueError: ``best`` of the snapshot names no metric.
         """
-        copy = self._copy(snapshot)
+        if snapshot.best is not None:
+            ranking(snapshot.best)
+        try:
+            copy = self._copy(snapshot)
+        except MemoryError:
+            self._say_once("a checkpoint was left out: there is not enough memory for a copy of the state")
+            return
         self._tell({"number": snapshot.number, "begun": True})
         # Without a lock: a stop raises its exception anywhere in here.
         self._waiting.append(copy)
@@ -149,21 +167,35 @@ class Keeping:
             self._wake.clear()
             closing = self._closing
             while self._waiting:
+                self._writing = True
                 try:
                     copy = self._waiting.popleft()
                 except IndexError:
-                    break
-                try:
-                    self._write(copy)
-                except Exception as error:  # the run goes on, and the next checkpoint is another try
-                    where = "" if isinstance(error, OSError) and error.filename else f" ({self._folder})"
-                    self._say_once(
-                        f"a checkpoint could not be written: {error}{where}; the run goes on and tries again with the next"
-                    )
-                finally:
-                    copy.copied.release()
+                    break  # taken back meanwhile, for a newer one
+                self._write_or_say(copy)
+            self._writing = False
             if closing:
                 return
+
+    def _write_or_say(self, copy: _Copy) -> None:
+        """A failure costs this checkpoint, not the run; the next one is another try."""
+        try:
+            self._write(copy)
+        except Exception as error:
+            self._in_trouble = True
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self._say_once(
+                f"checkpoints cannot be written into {self._folder}: {why}. The run goes on and tries again with the next"
+            )
+        else:
+            if self._in_trouble:
+                self._in_trouble = False
+                self._told.clear()
+                self._remark(
+                    f"checkpoints can be written again, from number {copy.snapshot.number} (step {copy.snapshot.step}) on"
+                )
+        finally:
+            copy.copied.release()
 
     def _write(self, copy: _Copy) -> None:
         snapshot = copy.snapshot
@@ -181,8 +213,11 @@ class Keeping:
             names=snapshot.names if self._rank == 0 else (),
             metric=copy.content["metric"] if self._rank == 0 else {},
         )
-        self._parts[self._attempt, snapshot.number] = part
         self._tell(part.to_payload())
+        self._shelf.add(part)
+        keep_last = self._keep_last if snapshot.keep_last is None else snapshot.keep_last
+        for dropped in self._shelf.tidy(keep_last=keep_last, best=snapshot.best):
+            self._tell(dropped.to_payload())
 
     def _forget(self, waiting: deque[_Copy]) -> None:
         try:

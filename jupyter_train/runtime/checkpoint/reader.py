@@ -13,7 +13,7 @@ from jupyter_train.record.checkpoint import ResumePoint
 from jupyter_train.runtime.checkpoint.loading import load_all, load_into, plain_value
 from jupyter_train.runtime.checkpoint.writer import FORMAT, VERSION
 
-__all__ = ["Saved", "load_all", "load_into", "plain_value", "read_file", "read_point"]
+__all__ = ["Saved", "load_all", "load_into", "plain_value", "read_file", "read_metric", "read_point"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +61,19 @@ def read_point(point: ResumePoint, rank: int, home: Path) -> Saved:
     )
 
 
-def read_file(path: Path, told: str = "") -> dict[str, Any]:
+def read_metric(path: Path) -> dict[str, float]:
+    """The values that a checkpoint is ranked by; its tensors are not read.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    return dict(read_file(path, lazily=True)["metric"])
+
+
+def read_file(path: Path, told: str = "", *, lazily: bool = False) -> dict[str, Any]:
     """What one file of a checkpoint holds, by `torch.load` with ``weights_only``.
+
+    ``lazily``: tensors are mapped from the file.
 
     Raises:
         RunError: it is missing, damaged, or of a newer version.
@@ -71,7 +82,7 @@ def read_file(path: Path, told: str = "") -> dict[str, Any]:
 
     told = told or f"the checkpoint {path.name}"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
     except FileNotFoundError:
         raise RunError(
             f"{told} cannot be read: {path} is missing on this host. It lies where the rank ran that wrote it: "

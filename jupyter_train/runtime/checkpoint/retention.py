@@ -16,7 +16,7 @@ class OnDisk:
     attempt: int
     number: int
     whole: bool = True  #: all ranks have, as far as can be seen from here
-    metric: Mapping[str, float] = field(default_factory=dict)
+    metric: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 def ranking(best: str) -> tuple[str, float]:
