@@ -390,7 +390,7 @@ def _told(event: Event) -> Input | None:
         return None
     if event.kind is EventKind.ERROR:
         return _erred(event, event.rank)
-    if event.kind is EventKind.CHECKPOINT:
+    if event.kind is EventKind.CHECKPOINT and not event.payload.get("begun"):
         try:
             part = checkpoint_part(event.payload)
         except ValueError as error:

@@ -312,21 +312,40 @@ def _error(view: RunView, event: Event) -> RunView:
 
 
 def _checkpoint(view: RunView, event: Event) -> RunView:
-    part = checkpoint_part(event.payload)
-    if event.rank is None:
+    rank = event.rank
+    if rank is None:
         return view
+    if event.payload.get("begun") is True:
+        return replace(view, marks=_marked(view, (event.attempt, int(event.payload["number"])), rank))
+    part = checkpoint_part(event.payload)
+    key = part.attempt, part.number
     gathered = view.gathered.with_part(
         part,
         attempt=event.attempt,
-        rank=event.rank,
+        rank=rank,
         ranks=view.spec.ranks if view.spec is not None else len(view.placement),
         time=event.time,
     )
-    key = part.attempt, part.number
-    marks = {key: told for key, told in view.marks.items() if key in gathered.parts}
-    if key in gathered.parts and not part.dropped:
-        marks[key] = {**marks.get(key, {}), event.rank: points_of(view.curves, event.rank)}
-    return replace(view, gathered=gathered, marks=marks)
+    marks = view.marks if part.dropped else _marked(view, key, rank)
+    # A rank writes one after the other: what it began before this and has not told, it has left out.
+    left_out = [
+        known
+        for known, ranks in marks.items()
+        if known not in gathered.parts and (known == key or (rank in ranks and known < key))
+    ]
+    return replace(
+        view, gathered=gathered, marks={known: marks[known] for known in marks if known not in left_out}
+    )
+
+
+def _marked(
+    view: RunView, key: tuple[int, int], rank: int
+) -> Mapping[tuple[int, int], Mapping[int, Mapping[str, int]]]:
+    """The marks with that of ``rank`` as of now, unless it has one: the disk is slower than the loop."""
+    known = view.marks.get(key, {})
+    if rank in known:
+        return view.marks
+    return {**view.marks, key: {**known, rank: points_of(view.curves, rank)}}
 
 
 def _artifact(view: RunView, event: Event) -> RunView:

@@ -39,9 +39,15 @@ def loss(rank: int, step: int) -> float:
     return 100.0 * rank + 1.0 / (step + 1)
 
 
-def told_by(rank: int, attempt: int, begin: int, first_number: int, flushed: list[bool]) -> Iterator[Told]:
-    """What a rank tells of the steps from ``begin`` on; measurements wait until they are ``flushed``."""
+def told_by(
+    rank: int, attempt: int, begin: int, first_number: int, flushed: list[bool], slow: int
+) -> Iterator[Told]:
+    """What a rank tells of the steps from ``begin`` on.
+
+    Measurements wait until they are ``flushed``, and a checkpoint is on disk ``slow`` steps after it was taken.
+    """
     waiting: list[int] = []
+    writing: list[tuple[int, int]] = []  #: number and step
     number = first_number
     for step, is_flushed in zip(range(begin, STEPS), itertools.cycle(flushed), strict=False):
         waiting.append(step)
@@ -54,13 +60,15 @@ def told_by(rank: int, attempt: int, begin: int, first_number: int, flushed: lis
             yield EventKind.METRICS, {"columns": columns}
             waiting = []
         if is_kept:
-            yield EventKind.CHECKPOINT, part(rank, attempt, number, step + 1).to_payload()
-            if number > first_number + 1:
-                yield (
-                    EventKind.CHECKPOINT,
-                    part(rank, attempt, number - 2, step + 1 - 2 * EVERY, dropped=True).to_payload(),
-                )
+            yield EventKind.CHECKPOINT, {"number": number, "begun": True}
+            writing.append((number, step + 1))
             number += 1
+        while writing and (writing[0][1] + slow <= step + 1 or step == STEPS - 1):
+            written, at = writing.pop(0)
+            yield EventKind.CHECKPOINT, part(rank, attempt, written, at).to_payload()
+            if written > first_number + 1:
+                old = part(rank, attempt, written - 2, at - 2 * EVERY, dropped=True)
+                yield EventKind.CHECKPOINT, old.to_payload()
 
 
 def part(rank: int, attempt: int, number: int, step: int, *, dropped: bool = False) -> CheckpointPart:
@@ -104,7 +112,7 @@ class Run:
                 payload=payload,
             )
         )
-        if kind is EventKind.CHECKPOINT:
+        if kind is EventKind.CHECKPOINT and "begun" not in payload:
             self.feed(CheckpointKept(attempt=attempt, rank=rank, part=checkpoint_part(payload)))
 
     def attempt(self, data: st.DataObject, *, is_lost: bool) -> list[tuple[int, Told]]:
@@ -114,7 +122,11 @@ class Run:
         attempt, point = self.launched.attempt, self.launched.resume
         begin, number = (point.step, point.number + 1) if point is not None else (0, 1)
         flushed = st.lists(st.booleans(), min_size=1, max_size=5)
-        left = [list(told_by(r, attempt, begin, number, data.draw(flushed))) for r in range(RANKS)]
+        slow = st.integers(0, 2 * EVERY)
+        left = [
+            list(told_by(r, attempt, begin, number, data.draw(flushed), data.draw(slow)))
+            for r in range(RANKS)
+        ]
         heard = data.draw(st.integers(0, sum(map(len, left)))) if is_lost else sum(map(len, left))
         for rank in range(RANKS):
             self.feed(RankReady(attempt=attempt, rank=rank))

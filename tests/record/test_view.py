@@ -454,6 +454,23 @@ def test_curves_are_cut_back_to_what_each_rank_had_told_before_its_part(make: Ma
     assert [one.number for one in story.view.checkpoints] == [1]
 
 
+def test_what_was_told_while_a_checkpoint_was_written_is_not_of_it(make: Make) -> None:
+    story = Story(make)
+    for rank in (0, 1):
+        story.logs(rank, 1)
+        story("checkpoint", rank, number=1, begun=True)
+        story.logs(rank, 2)
+    assert story.view.checkpoints == ()
+    story("checkpoint", 0, **part(0, 1))
+    story.logs(0, 3)
+    story("checkpoint", 1, **part(1, 1))
+    story("checkpoint", 0, number=2, begun=True)  # left out: the disk was too slow
+    story("checkpoint", 0, **part(0, 3))
+    assert (1, 2) not in story.view.marks
+    story("state", None, state="RETRYING", resume=point(1))
+    assert story.steps(0) == story.steps(1) == [1]
+
+
 def test_a_later_attempt_may_go_on_from_an_earlier_ones_checkpoint(make: Make) -> None:
     story = Story(make)
     for number in (1, 2):
