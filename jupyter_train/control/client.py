@@ -72,6 +72,13 @@ class ControllerClient:
         """
         return str(self._call("train_stop", run_id=run_id, force=force, reason=reason)["state"])
 
+    def journal(self, after: Mapping[str, int], *, reads_file: bool = False) -> dict[str, Any]:
+        """What the controller's journal has above the numbers in ``after``, by run; see ``train_journal`` in docs/states.md.
+
+        It takes ``after`` as what is on the caller's disk, and its cluster may end once that is everything.
+        """
+        return self._call("train_journal", after=dict(after), reads_file=reads_file)
+
     def fetch(
         self,
         run_id: str,

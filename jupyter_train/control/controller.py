@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from distributed import Scheduler, SchedulerPlugin
@@ -28,10 +29,12 @@ from jupyter_train.control.dispatcher import Dispatcher
 from jupyter_train.control.live import LiveRun
 from jupyter_train.control.messages import ExitCause, RankExited, RankReady
 from jupyter_train.control.placement import natural_order
+from jupyter_train.control.readers import Readers, unread_timeout_s
 from jupyter_train.errors import TrainError
 from jupyter_train.home import home, journals_folder, private_folder
 from jupyter_train.record import RunSpec, unpack_event, whole_loops
 from jupyter_train.store.journal import JournalWriter
+from jupyter_train.store.liveness import this_moment, this_process
 from jupyter_train.store.reader import JournalReader
 
 logger = logging.getLogger(__name__)
@@ -48,7 +51,7 @@ _COMMIT_TRIES = 40
 
 _OWN_CLIENTS = ("Client-worker-", "Client-jupyter-train-supervisor")
 
-_HANDLERS = ("train_hello", "train_submit", "train_events", "train_stop")
+_HANDLERS = ("train_hello", "train_submit", "train_events", "train_journal", "train_stop")
 _STREAM_HANDLERS = {"train-events": "_on_events", "train-rank": "_on_rank", "train-agent": "_on_agent"}
 
 
@@ -97,6 +100,7 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
             raise
         self._dispatcher = Dispatcher(scheduler, self._journal, self._threads)
         self._acknowledgements = Acknowledgements(scheduler.worker_send, lambda: self._journal.has_room)
+        self._readers = Readers(self._events, unread_timeout_s=unread_timeout_s())
         self._look_for_agents()
         awake = PeriodicCallback(self._stay_awake, AWAKE_EVERY_MS)
         scheduler.periodic_callbacks[NAME] = awake  # stopped with the scheduler
@@ -179,6 +183,7 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
                 {"run_id": r.spec.run_id, "state": str(r.machine.state), "name": r.spec.name}
                 for r in dispatcher.active
             ],
+            "unread": self._readers.unread(list(dispatcher.runs.values())),
             "clients": clients,
             "idle_since": time.monotonic() - max(self._client_left, dispatcher.last_end) if is_idle else None,
         }
@@ -207,6 +212,15 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
                 await run.changed(left_s)
         except TrainError as error:
             return _refused(error)
+
+    async def train_journal(self, after: Mapping[str, int], reads_file: bool = False) -> dict[str, Any]:
+        """What a reader lacks that has the runs up to the numbers in ``after`` on its own disk.
+
+        ``reads_file``: it reads the journal itself, and needs no copy.
+        """
+        dispatcher = await self._ready()
+        answer = await self._readers.answer(list(dispatcher.runs.values()), after, reads_file=reads_file)
+        return {"mark": asdict(this_process(self.id, __version__, this_moment())), **answer}
 
     async def train_stop(self, run_id: str, force: bool = False, reason: str = "") -> dict[str, Any]:
         """Have a run end; its state as of now comes back."""
@@ -307,8 +321,12 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
                 dispatcher.probe(worker)
 
     def _stay_awake(self) -> None:
-        """Keep the scheduler's idle time-out away from runs: it counts tasks, and a run that waits has no lease yet."""
-        if self._dispatcher is not None and self._dispatcher.active:
+        """Keep the scheduler's idle time-out away from runs, which have no tasks while they wait, and from what nobody has read."""
+        dispatcher = self._dispatcher
+        if dispatcher is not None and (
+            dispatcher.active
+            or self._readers.are_waited_for(list(dispatcher.runs.values()), dispatcher.last_end)
+        ):
             self._scheduler.idle_since = None
 
     def _refuse_from_now_on(self) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from jupyter_train.errors import ClusterError, ClusterUnreachable, RunNotFound
 from jupyter_train.home import RUN_ID
+from jupyter_train.notebook.copying import keep_copy
 from jupyter_train.notebook.run import Run
 from jupyter_train.notebook.session import Session, current_session
-from jupyter_train.notebook.source import ControllerSource, FirstThatAnswers, StoreSource
+from jupyter_train.notebook.source import ControllerSource, EventSource, FirstThatAnswers, StoreSource
 from jupyter_train.notebook.submit import Prepared
 from jupyter_train.notebook.table import RunTable
 from jupyter_train.store import RunSummary, Store
@@ -69,12 +70,25 @@ def find(ref: str, session: Session) -> Run:
         session.remember(
             Run(
                 run_id,
-                StoreSource(store, run_id),
+                _source(store, run_id),
                 connect=lambda: controller_of(store.view(run_id).spec, run_id),
                 namespace=session.namespace,
             )
         )
     return session.runs[run_id]
+
+
+def _source(store: Store, run_id: str) -> EventSource:
+    """The journal; of a run that may go on in a cluster whose journal is copied, the controller before it."""
+    from jupyter_train import cluster
+
+    current, journal = cluster.current(), StoreSource(store, run_id)
+    state = next((known.state for known in store.runs() if known.run_id == run_id), None)
+    is_over = state is not None and state.is_terminal
+    if is_over or current is None or current.kind == "local" or not current.is_alive:
+        return journal
+    keep_copy(current)
+    return FirstThatAnswers(ControllerSource(current.control, run_id), journal)
 
 
 def own_run(prepared: Prepared, session: Session, cell: str) -> Run:
@@ -93,6 +107,7 @@ def own_run(prepared: Prepared, session: Session, cell: str) -> Run:
         program=prepared.program,
     )
     session.remember(made)
+    keep_copy(prepared.connection)
     return made
 
 
@@ -144,5 +159,6 @@ def _elsewhere(ref: str, session: Session) -> Run | None:
             source = ControllerSource(control, run_id)
             found = Run(run_id, source, connect=lambda: control, namespace=session.namespace)
             session.remember(found)
+            keep_copy(current)
             return found
     return None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_train.errors import ClusterError, RunError
 from jupyter_train.notebook import api
 from jupyter_train.notebook.bundle import headline, plain
+from jupyter_train.notebook.copying import keep_copy
 from jupyter_train.notebook.table import RunTable, text_table
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def _cluster_use(given: Mapping[str, Any], session: Session) -> None:
     named = session.namespace.get(target)
     # A Client that the notebook made, by the name it has there.
     connection = cluster.use(named if hasattr(named, "scheduler_info") else target)
+    keep_copy(connection)
     _say_cluster(connection)
 
 

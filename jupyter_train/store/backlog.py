@@ -24,6 +24,11 @@ class Item:
     event: Event | None  #: where the summary row needs it
 
 
+def kept_for_summary(event: Event) -> Event | None:
+    """``event`` where the row of its run tells of it."""
+    return event if event.kind in _SUMMED_UP else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
     """Events that were left out for want of room: a stretch of one run's numbers."""
@@ -71,8 +76,7 @@ class Backlog:
             self._gaps[event.run_id] = gap
             return False
         self._close_gap(event.run_id)
-        kept = event if event.kind in _SUMMED_UP else None
-        self._put(Item(run_id=event.run_id, seq=event.seq, data=data, event=kept))
+        self._put(Item(run_id=event.run_id, seq=event.seq, data=data, event=kept_for_summary(event)))
         self.size_bytes += len(data)
         return True
 

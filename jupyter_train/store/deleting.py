@@ -72,6 +72,7 @@ def remove_rows(path: Path, run_ids: Collection[str]) -> int:
         if not is_used:  # closed first: SQLite removes files of these names when it closes
             for end in SIDE_FILES:
                 path.with_name(path.name + end).unlink(missing_ok=True)
+            path.with_suffix(".lock").unlink(missing_ok=True)  # of a copy
     except (sqlite3.Error, OSError, StoreError) as error:
         logger.debug("deleted runs stay in %s for now: %s", path, error)
     return max(0, before - _on_disk(path))

@@ -22,6 +22,12 @@ def journalled(event: Event) -> Event:
     return replace(event, payload={**event.payload, "spec": without_environment(spec)})
 
 
+def journalled_bytes(event: Event, data: bytes) -> tuple[Event, bytes]:
+    """``event`` as it may be kept, and in bytes; ``data`` is it as it came."""
+    kept = journalled(event)
+    return kept, data if kept is event else pack_event(kept)
+
+
 def by_run(items: Iterable[Item | Gap]) -> Iterator[tuple[str, list[Item | Gap]]]:
     """``items`` of each run, in their order."""
     in_order = sorted(items, key=lambda item: item.run_id)

@@ -101,19 +101,21 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
     try:
         try:
-            empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            is_new = _is_empty(db)
         except sqlite3.DatabaseError as error:
             raise journal_told(path, error) from error
-        if not empty:
+        if not is_new:
             check_version(db, path)
         # Where WAL cannot be had (some network disks), SQLite stays with its rollback journal: slower, as safe.
-        db.execute("PRAGMA journal_mode = WAL")
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise  # else another process is making the same change, or has it open: a copy may have two writers
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA trusted_schema = OFF")
-        if empty:
-            db.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
-        else:
-            _migrate(db)
+        if is_new or version_of(db) != VERSION:
+            _make_or_migrate(db)
     except BaseException:
         db.close()
         raise
@@ -125,13 +127,17 @@ def version_of(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _migrate(db: sqlite3.Connection) -> None:
-    if version_of(db) == VERSION:
-        return
+def _is_empty(db: sqlite3.Connection) -> bool:
+    return not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+
+
+def _make_or_migrate(db: sqlite3.Connection) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
-        for version in range(version_of(db), VERSION):  # read again: another process may have been faster
-            for statement in filter(str.strip, _MIGRATIONS[version].split(";")):
+        # Looked at again: another process may have been faster.
+        steps = [_TABLES] if _is_empty(db) else [_MIGRATIONS[v] for v in range(version_of(db), VERSION)]
+        for statement in ";".join(steps).split(";"):
+            if statement.strip():
                 db.execute(statement)
         db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("COMMIT")

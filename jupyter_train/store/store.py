@@ -175,7 +175,9 @@ class Store:
         return found[run_id]
 
     def _journals(self) -> list[Path]:
-        return sorted(journals_folder(self.root).glob("*.sqlite"))
+        # A journal before its copy: of two that know the same, the first one counts.
+        found = journals_folder(self.root).glob("*.sqlite")
+        return sorted(found, key=lambda path: (path.name.endswith(".copy.sqlite"), path.name))
 
     def _scan(self) -> dict[str, Kept]:
         """Each run that is not deleted, as the journal has it that knows most of it."""

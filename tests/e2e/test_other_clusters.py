@@ -19,8 +19,15 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 @contextlib.contextmanager
-def dask_of_the_command_line(folder: Path, home: Path, idle_timeout: str) -> Iterator[str]:
-    """``dask scheduler`` and two workers, as anybody starts them. Gives the address."""
+def dask_of_the_command_line(
+    folder: Path,
+    home: Path,
+    idle_timeout: str,
+    *,
+    workers: int = 2,
+    processes: list[subprocess.Popen[bytes]] | None = None,
+) -> Iterator[str]:
+    """``dask scheduler`` and its workers, as anybody starts them. Gives the address, and puts in ``processes`` what it started."""
     record = folder / "scheduler.json"
     environment = {**os.environ, "JUPYTER_TRAIN_HOME": str(home)}
     commands = [
@@ -52,9 +59,9 @@ def dask_of_the_command_line(folder: Path, home: Path, idle_timeout: str) -> Ite
                 str(folder),
             ]
         ]
-        * 2,
+        * workers,
     ]
-    started = []
+    started = [] if processes is None else processes
     try:
         for command in commands:
             with (folder / f"{len(started)}.log").open("wb") as log:
