@@ -13,7 +13,8 @@
     │   │   ├── RankLost          a rank, its agent or its worker died
     │   │   ├── RunTimeout        --timeout was reached
     │   │   └── RanksDiverged     ranks took different paths through the cell
-    │   └── RunCancelled          stopped by somebody else
+    │   ├── RunCancelled          stopped by somebody else
+    │   └── CheckpointUnreadable  a file of a checkpoint is missing, damaged or of a newer version
     └── StoreError
         ├── StoreTooNew           written by a newer jupyter_train
         └── StoreDamaged          a journal that cannot be read
@@ -79,6 +80,10 @@ class RanksDiverged(RunFailed):
 
 class RunCancelled(RunError):
     """The run was stopped by somebody else."""
+
+
+class CheckpointUnreadable(RunError):
+    """A file of a checkpoint is not on this host, damaged, or written by a newer jupyter_train."""
 
 
 class StoreError(TrainError):

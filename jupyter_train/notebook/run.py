@@ -20,6 +20,7 @@ from jupyter_train.transport.call import RETURN_VALUE, argument_label
 
 if TYPE_CHECKING:
     from jupyter_train.control.client import ControllerClient
+    from jupyter_train.notebook.checkpoints import Checkpoints
     from jupyter_train.notebook.known import Program
     from jupyter_train.notebook.live import LiveView
     from jupyter_train.transport.capture import Capture
@@ -133,6 +134,13 @@ class Run:
             name: {rank: (curve.steps, curve.values) for rank, curve in of_ranks.items()}
             for name, of_ranks in self.view.curves.items()
         }
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What it keeps, oldest first: each with ``.step``, ``.epoch``, ``.time``, ``.metric``, ``.path`` and ``.load()``."""
+        from jupyter_train.notebook.checkpoints import checkpoints_of
+
+        return checkpoints_of(self.id, self.view.checkpoints, self._connect)
 
     def log(self, rank: int | None = None) -> str:
         """What it wrote, all of it or one rank's."""

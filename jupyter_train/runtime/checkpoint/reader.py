@@ -7,13 +7,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jupyter_train.errors import RunError
+from jupyter_train.errors import CheckpointUnreadable
 from jupyter_train.home import run_folder
 from jupyter_train.record.checkpoint import ResumePoint
 from jupyter_train.runtime.checkpoint.loading import load_all, load_into, plain_value
 from jupyter_train.runtime.checkpoint.writer import FORMAT, VERSION
 
-__all__ = ["Saved", "load_all", "load_into", "plain_value", "read_file", "read_metric", "read_point"]
+OWN_LABELS = "jupyter_train/"  #: how labels begin of what is no value of the cell
+
+__all__ = [
+    "Saved",
+    "contents",
+    "load_all",
+    "load_into",
+    "plain_value",
+    "read_file",
+    "read_metric",
+    "read_point",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +48,7 @@ def read_point(point: ResumePoint, rank: int, home: Path) -> Saved:
     """The checkpoint that ``point`` names, for ``rank``. Nothing in it is executed.
 
     Raises:
-        RunError: a file is missing, damaged, or of a newer version; says which and where.
+        CheckpointUnreadable: a file is missing, damaged, or of a newer version; says which and where.
     """
     folder = run_folder(point.run_id, home)
     told = f"checkpoint {point.number} of run {point.run_id}"
@@ -61,11 +72,27 @@ def read_point(point: ResumePoint, rank: int, home: Path) -> Saved:
     )
 
 
+def contents(path: Path) -> dict[str, Any]:
+    """What the cell kept in a file of rank 0, by its own names: states as state dicts, the rest as it was.
+
+    Raises:
+        CheckpointUnreadable: it is missing, damaged, or of a newer version.
+    """
+    content = read_file(path)
+    found: dict[str, Any] = {}
+    for label, state in content["shared"].items():
+        if label.startswith(OWN_LABELS):
+            continue
+        name = label if label in content["names"] else ".".join(label.split("/")[1:]) or label
+        found[label if name in found else name] = state
+    return dict(plain_value(found))
+
+
 def read_metric(path: Path) -> dict[str, float]:
     """The values that a checkpoint is ranked by; its tensors are not read.
 
     Raises:
-        RunError: it is missing or damaged.
+        CheckpointUnreadable: it is missing or damaged.
     """
     return dict(read_file(path, lazily=True)["metric"])
 
@@ -76,7 +103,7 @@ def read_file(path: Path, told: str = "", *, lazily: bool = False) -> dict[str, 
     ``lazily``: tensors are mapped from the file.
 
     Raises:
-        RunError: it is missing, damaged, or of a newer version.
+        CheckpointUnreadable: it is missing, damaged, or of a newer version.
     """
     import torch
 
@@ -84,19 +111,21 @@ def read_file(path: Path, told: str = "", *, lazily: bool = False) -> dict[str, 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
     except FileNotFoundError:
-        raise RunError(
+        raise CheckpointUnreadable(
             f"{told} cannot be read: {path} is missing on this host. It lies where the rank ran that wrote it: "
             "a JUPYTER_TRAIN_HOME that all hosts share makes it visible everywhere"
         ) from None
     except PermissionError as error:
-        raise RunError(f"{told} cannot be read: {error}") from None
+        raise CheckpointUnreadable(f"{told} cannot be read: {error}") from None
     except Exception as error:  # damaged files raise what zip, pickle and torch happen to meet
         first_line = str(error).partition("\n")[0]
-        raise RunError(f"{told} is damaged: {path}: {type(error).__name__}: {first_line:.200}") from error
+        raise CheckpointUnreadable(
+            f"{told} is damaged: {path}: {type(error).__name__}: {first_line:.200}"
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise RunError(f"{told}: {path} is no checkpoint of jupyter_train")
+        raise CheckpointUnreadable(f"{told}: {path} is no checkpoint of jupyter_train")
     if content["version"] > VERSION:
-        raise RunError(
+        raise CheckpointUnreadable(
             f"{told} was written by a newer jupyter_train (format {content['version']}, this one reads {VERSION}): "
             "upgrade, or load it with torch.load"
         )

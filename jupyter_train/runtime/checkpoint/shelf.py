@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from jupyter_train.errors import RunError
+from jupyter_train.errors import CheckpointUnreadable
 from jupyter_train.record.checkpoint import CheckpointPart
 from jupyter_train.runtime.checkpoint.files import CheckpointFile, checkpoint_files
 from jupyter_train.runtime.checkpoint.retention import OnDisk, to_drop
@@ -124,7 +124,7 @@ class Shelf:
             path = self._folder / CheckpointFile(attempt=key[0], number=key[1]).name
             try:
                 self._metrics[key] = self._read_metric(path)
-            except (RunError, OSError):
+            except (CheckpointUnreadable, OSError):
                 self._metrics[key] = {}  # damaged, or sharded: it is never the best one
         return self._metrics[key]
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from jupyter_train.errors import RunError
+from jupyter_train.errors import CheckpointUnreadable
 from jupyter_train.record.checkpoint import CheckpointPart, ResumePoint, checkpoint_part
 from jupyter_train.runtime.checkpoint import directfile
 from jupyter_train.runtime.checkpoint.keeping import Keeping
@@ -207,10 +207,10 @@ def test_what_is_missing_or_damaged_is_named(alone: Ranks) -> None:
     point = ResumePoint(run_id=RUN, attempt=1, number=1, step=10, files=("checkpoint-1-1.pt",))
     path = alone.folder / "checkpoint-1-1.pt"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(RunError, match=r"checkpoint 1 of run 2026.* is damaged"):
+    with pytest.raises(CheckpointUnreadable, match=r"checkpoint 1 of run 2026.* is damaged"):
         read_point(point, 0, alone.home)
     path.unlink()
-    with pytest.raises(RunError, match="is missing on this host"):
+    with pytest.raises(CheckpointUnreadable, match="is missing on this host"):
         read_point(point, 0, alone.home)
 
 
@@ -223,6 +223,6 @@ def test_a_file_that_would_run_code_is_refused(alone: Ranks) -> None:
     torch.save(
         {"format": "jupyter_train checkpoint", "version": 1, "x": Evil()}, alone.folder / "checkpoint-1-1.pt"
     )
-    with pytest.raises(RunError):
+    with pytest.raises(CheckpointUnreadable):
         read_file(alone.folder / "checkpoint-1-1.pt")
     assert alone.files() == ["checkpoint-1-1.pt"]
