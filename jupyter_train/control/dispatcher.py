@@ -343,8 +343,8 @@ class Dispatcher:
     def _is_host_lost(self, worker: str) -> bool:
         """Whether ``worker``, which has just left, was the last one on a host that is not our own."""
         host = get_address_host(worker)
-        ours = get_address_host(self._scheduler.address)
-        return host != ours and all(state.host != host for state in self._scheduler.workers.values())
+        others = [state.host for address, state in self._scheduler.workers.items() if address != worker]
+        return host not in (get_address_host(self._scheduler.address), *others)
 
     def _seats(self) -> list[Seat]:
         return [

@@ -36,10 +36,12 @@ class FakeAgent(WorkerPlugin):  # type: ignore[misc]
         self.folder = f"folder of {worker.address}"
         self.files: dict[str, bytes] = {}
         self.spooled: list[bytes] = []
+        self.stacks = "Thread 1 (main)"
         for op in (
             "train_rendezvous",
             "train_launch",
             "train_stop_ranks",
+            "train_stacks",
             "train_content_missing",
             "train_content_put",
             "train_artifact_get",
@@ -70,16 +72,21 @@ class FakeAgent(WorkerPlugin):  # type: ignore[misc]
         run_id, attempt, ((rank, _),) = given["run_id"], given["attempt"], given["ranks"]
         self.ranks[run_id, attempt] = rank
         if self.script in ("ready", "done"):
-            self.ready(run_id)
+            self.ready(run_id, attempt)
         if self.script == "done":
-            self.exit(run_id)
+            self.exit(run_id, attempt=attempt)
         return {"pids": {rank: 1}}
 
     def train_stop_ranks(self, run_id: str, attempt: int, mode: str) -> dict[str, Any]:
         self._note("train_stop_ranks", {"run_id": run_id, "attempt": attempt, "mode": mode})
         if self.obeys and (run_id, attempt) in self.ranks:
-            self.exit(run_id, "signal" if mode == "kill" else "stopped", signal=9 if mode == "kill" else 0)
+            kind, signal = ("signal", 9) if mode == "kill" else ("stopped", 0)
+            self.exit(run_id, kind, attempt=attempt, signal=signal)
         return {}
+
+    def train_stacks(self, run_id: str, attempt: int, **given: Any) -> dict[str, Any]:
+        self._note("train_stacks", {"run_id": run_id, "attempt": attempt, **given})
+        return {"stacks": {self.ranks[run_id, attempt]: self.stacks}}
 
     def train_content_missing(self, keys: list[str]) -> dict[str, Any]:
         self._note("train_content_missing", {"keys": keys})
@@ -152,6 +159,19 @@ def metrics(run_id: str, rank_seq: int, *, rank: int = 0, points: int = 20) -> b
         name: {"step": steps, "value": steps * 0.5} for name in ("loss", "lr", "step_time_s", "samples_per_s")
     }
     return event(run_id, rank_seq, rank=rank, kind=EventKind.METRICS, payload={"columns": columns})
+
+
+def checkpoint(run_id: str, rank_seq: int, number: int, *, rank: int = 0, attempt: int = 1) -> bytes:
+    """A packed part of a checkpoint, taken after ten steps for each number."""
+    own = f".{rank}" if rank else ""
+    payload = {
+        "number": number,
+        "step": 10 * number,
+        "file": f"checkpoint-{attempt}-{number}{own}.pt",
+        "size_bytes": 5,
+        "worker": "w",
+    }
+    return event(run_id, rank_seq, rank=rank, attempt=attempt, kind=EventKind.CHECKPOINT, payload=payload)
 
 
 def error(run_id: str, rank_seq: int, *, rank: int = 0, secondary: bool = False) -> bytes:
