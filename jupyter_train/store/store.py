@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jupyter_train.errors import RunError, RunNotFound, StoreError
-from jupyter_train.home import RUN_ID, home, journals_folder
+from jupyter_train.home import RUN_ID, home, journals_folders
 from jupyter_train.record import Event, RunState, RunView, fold
 from jupyter_train.store.deleting import remove_files, remove_rows, size_of
 from jupyter_train.store.find import find_run, not_found
@@ -176,7 +176,7 @@ class Store:
 
     def _journals(self) -> list[Path]:
         # A journal before its copy: of two that know the same, the first one counts.
-        found = journals_folder(self.root).glob("*.sqlite")
+        found = [path for folder in journals_folders(self.root) for path in folder.glob("*.sqlite")]
         return sorted(found, key=lambda path: (path.name.endswith(".copy.sqlite"), path.name))
 
     def _scan(self) -> dict[str, Kept]:
