@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jupyter_train.runtime.parallel.patches import Patches
@@ -128,6 +128,34 @@ class Observer:
             self._patches = None
             if not self._stepped:
                 self._spread_pending()
+
+    # -- for checkpoints
+
+    def counts(self, objects: Mapping[str, Any]) -> dict[str, Any]:
+        """What is counted and not written down yet, as plain values; optimizers by their labels."""
+        labels = {id(one): label for label, one in objects.items()}
+        return {
+            "step": self.step,
+            "rates_key": self.rates_key,
+            "backwards": self._backwards,
+            "stepped": self._stepped,
+            "manual": self._manual,
+            "samples": self._samples,
+            "pending": {name: [float(one) for one in values] for name, values in self._pending.items()},
+            "optimizers": {labels[id(one)]: n for one, n in self._optimizers.items() if id(one) in labels},
+        }
+
+    def set_counts(self, counts: Mapping[str, Any], objects: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.step = int(counts["step"])
+        self.rates_key = int(counts["rates_key"])
+        self._backwards = int(counts["backwards"])
+        self._stepped, self._manual = bool(counts["stepped"]), bool(counts["manual"])
+        self._samples = int(counts["samples"])
+        self._pending = {name: list(values) for name, values in counts["pending"].items()}
+        for label, number in counts["optimizers"].items():
+            if label in objects:
+                self._optimizers[objects[label]] = int(number)
 
     # -- stop
 

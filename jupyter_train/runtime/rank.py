@@ -38,12 +38,18 @@ from jupyter_train.runtime.stopping import StartOver, StopFlag, StopRun
 from jupyter_train.runtime.train import Place, train
 
 if TYPE_CHECKING:
+    from jupyter_train.runtime.checkpoint.checkpoints import Checkpoints
+    from jupyter_train.runtime.checkpoint.keeping import Keeping
+    from jupyter_train.runtime.parallel import Parallel
     from jupyter_train.runtime.zygote import RankFiles
     from jupyter_train.transport.load import Loaded
 
 STORE_TIMEOUT = timedelta(seconds=120)  #: the other ranks may wait for a zygote that is just starting
 PARTED = "jupyter_train/parted"  #: in the store: how many of the other ranks are through
 PART_POLL_S = 0.005
+CHECKPOINT_S = 60.0  #: for the last checkpoint to come to the disk
+DEFAULT_EVERY_S = 30.0  #: between checkpoints of a run with retries that nobody asked for
+NOT_TAKEN_UP = "the cell did not come to the loop over train.epochs in which the checkpoint stands: all of it was done anew"
 AT_EXIT_S = 5.0  #: for what the cell registered with atexit
 
 
@@ -146,6 +152,7 @@ class _Rank:
             observer=observer,
             cell_file=file,
         )
+        keeping, checkpoints = self._checkpoints(parallel)
         self._asking.watch(observer, parallel, device=device.type)
         train.enter(
             Place(
@@ -157,6 +164,7 @@ class _Rank:
                 recorder=recorder,
                 observer=observer,
                 collectives=parallel,
+                checkpoints=checkpoints,
             )
         )
         namespace.setdefault("train", train)
@@ -167,6 +175,10 @@ class _Rank:
         recorder.word(FrameKind.READY)
         recorder.flush()  # a crash on the cell's first line is a crash of a running run
         outcome = self._execute(work, parallel)
+        recorder.go_on(keep=True)
+        if outcome.cause.kind == "done" and not checkpoints.has_arrived:
+            recorder.remark(NOT_TAKEN_UP)
+        keeping.close(CHECKPOINT_S)
         if outcome.cause.kind == "done":
             self._asking.finish()
         recorder.word(FrameKind.LEFT)
@@ -180,6 +192,55 @@ class _Rank:
         if outcome.cause.kind == "done":
             self._part(store)
         return outcome
+
+    def _checkpoints(self, parallel: Parallel) -> tuple[Keeping, Checkpoints]:
+        """What keeps this rank's checkpoints, and what it begins from.
+
+        Raises:
+            RunError: the checkpoint that it is to begin from cannot be read.
+        """
+        from jupyter_train.runtime.checkpoint.checkpoints import Checkpoints, Rhythm
+        from jupyter_train.runtime.checkpoint.keeping import Keeping
+        from jupyter_train.runtime.checkpoint.reader import read_point
+
+        job, spec, recorder = self._job, self._spec, self._recorder
+
+        def remark(text: str) -> None:
+            if job.rank == 0:
+                recorder.remark(text)
+
+        keeping = Keeping(
+            folder=job.folder,
+            attempt=job.attempt,
+            rank=job.rank,
+            world_size=job.world_size,
+            worker=job.worker,
+            tell=recorder.checkpoint,
+            remark=remark,
+        )
+        point, saved = spec.resume, None
+        goes_on = point is not None and point.run_id == spec.run_id
+        if point is not None:
+            saved = read_point(point, job.rank, Path(job.home))
+            if goes_on:
+                recorder.withhold()
+        by_default = spec.checkpoint_every_s is None and spec.retries > 0
+        assert parallel.engine is not None
+        checkpoints = Checkpoints(
+            engine=parallel.engine,
+            keeping=keeping,
+            rhythm=Rhythm(
+                every_s=DEFAULT_EVERY_S if by_default else spec.checkpoint_every_s, by_default=by_default
+            ),
+            remark=remark,
+            newest=recorder.newest,
+            saved=saved,
+            point=point,
+            number=point.number if point is not None and goes_on else 0,
+            arrived=partial(recorder.go_on, keep=False),
+        )
+        parallel.keep_when(checkpoints.is_due, checkpoints.agreed)
+        return keeping, checkpoints
 
     def _load(self, namespace: dict[str, Any], device: str) -> Loaded:
         """Fill the namespace with what was captured.

@@ -83,6 +83,8 @@ class Recorder:
         self._rank = rank
         self._clock = clock
         self._points: deque[tuple[str, int, float | Snapshot | _Told]] = deque()
+        self._withheld: list[tuple[str, int, float | Snapshot]] | None = None
+        self._newest: dict[str, float | Snapshot] = {}
         self._items: deque[_Item] = deque()
         self._output = OutputBuffer()
         self._bars: dict[str, Mapping[str, Any]] = {}
@@ -103,9 +105,33 @@ class Recorder:
 
         Waits only where 200,000 values have not been written yet.
         """
-        self._points.append((name, step, value if type(value) is float else snapshot(value)))
+        kept = value if type(value) is float else snapshot(value)
+        self._newest[name] = kept
+        if self._withheld is not None and len(self._withheld) < MAX_POINTS:
+            self._withheld.append((name, step, kept))
+            return
+        self._points.append((name, step, kept))
         if len(self._points) > MAX_POINTS:
             self._wait_for_room()
+
+    def newest(self, name: str) -> float | None:
+        """The value of that metric that was recorded last; None where there is none. Waits for the device."""
+        value = self._newest.get(name)
+        return None if value is None else value if type(value) is float else resolve([value])[0]
+
+    def withhold(self) -> None:
+        """What is recorded from now on may be on record already: the attempt comes to where another one stood."""
+        self._withheld = []
+
+    def go_on(self, *, keep: bool) -> None:
+        """No more is withheld.
+
+        Args:
+            keep: record what was, since the attempt never came to that place.
+        """
+        withheld, self._withheld = self._withheld, None
+        if keep and withheld:
+            self._points.extend(withheld)
 
     def remark(self, text: str) -> None:
         """One sentence for the user about how the run is carried out."""

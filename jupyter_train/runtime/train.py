@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 if TYPE_CHECKING:
     import torch
 
+    from jupyter_train.runtime.checkpoint.checkpoints import Checkpoints
     from jupyter_train.runtime.recorder import Recorder
 
 T = TypeVar("T")
@@ -59,6 +60,7 @@ class Place:
     recorder: Recorder
     observer: Watches
     collectives: Collectives
+    checkpoints: Checkpoints | None = None  #: None: nothing is kept, and nothing gone on with
 
 
 class Train:
@@ -152,6 +154,40 @@ class Train:
     def gather(self, value: T) -> list[T]:
         """``value`` of every rank (anything small that pickles), by rank. Every rank has to call it."""
         return self._place.collectives.gather(value) if self._place else [value]
+
+    def epochs(self, count: int) -> Iterable[int]:
+        """The numbers of ``count`` epochs, from 0; a run that goes on from a checkpoint goes on where that stood.
+
+            for epoch in train.epochs(10):
+                for x, y in loader: ...
+
+        Raises:
+            TypeError, ValueError: ``count`` is no number of epochs.
+        """
+        if self._place is not None and self._place.checkpoints is not None:
+            return self._place.checkpoints.epochs(count)
+        try:
+            return range(max(operator.index(count), 0))
+        except TypeError:
+            raise TypeError(f"train.epochs({count!r}): the number of epochs is a whole number") from None
+
+    def checkpoint(self, keep_last: int | None = None, best: str | None = None, **state: Any) -> None:
+        """Keep what the run can go on from; every rank has to call it, at the same place.
+
+        Everything with a state that the loop's names lead to is kept by itself. It is kept as it is at the end of
+        the loop's body, in the background: the loop waits for a copy, not for the disk. Outside a run nothing is kept.
+
+        Args:
+            keep_last: so many of the newest ones stay; without it, as the run is set up.
+            best: the metric by whose newest logged value the best one stays, too: ``"val_loss"``,
+                ``"max accuracy"`` (without ``min`` or ``max`` the smallest is best).
+            state: what is to be found under its name in ``Run.checkpoints``: models, optimizers, plain values.
+
+        Raises:
+            TypeError, ValueError: an argument is not as documented.
+        """
+        if self._place is not None and self._place.checkpoints is not None:
+            self._place.checkpoints.checkpoint(keep_last, best, state)
 
     def progress(
         self, iterable: Iterable[T], label: str | None = None, total: int | None = None

@@ -30,7 +30,7 @@ from jupyter_train.runtime.parallel.sites import Site
 
 CHECK_EVERY = 256  #: backwards between comparisons of all weights
 ALIKE = 1e-5  #: relative difference of weights; hosts of different make round differently
-_FLAG, _STOP, _LOSS, _AMOUNTS = 0, 1, 2, 3  #: places in the extras of a plan
+_FLAG, _STOP, _KEEP, _LOSS, _AMOUNTS = 0, 1, 2, 3, 4  #: places in the extras of a plan
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -40,6 +40,7 @@ class Line:
     site: Site
     plan: Plan | None = None
     has_learned: bool = False  #: the ranks agreed on its parameters just before this backward
+    is_met: bool = False  #: its parameters were looked for in this attempt
     has_inputs: bool = False  #: its graph has leaves that are data (``x.requires_grad_()``), of a share
     overlaps: bool = True  #: buckets may start before backward has returned
     is_whole: bool = False  #: every rank computes all of it, this time
@@ -53,6 +54,7 @@ class Note:
 
     differs: bool = False  #: other gradients came than planned
     stop: bool = False
+    keep: bool = False  #: a checkpoint is due
     loss: float = float("nan")  #: NaN: not known
     #: by rank; each writes its own: how much its loss counts, and of a whole one its value
     amounts: list[float] = field(default_factory=list)
@@ -191,7 +193,7 @@ class Averager:
         last = len(plan.buckets) - 1
         for bucket in plan.buckets[plan.next : last]:
             self._start(bucket)
-        extras = [0.0, float(note.stop), note.loss, *note.amounts]
+        extras = [0.0, float(note.stop), float(note.keep), note.loss, *note.amounts]
         if last >= 0:
             bucket = plan.buckets[last]
             bucket.gather(self._ranks)
@@ -213,6 +215,7 @@ class Averager:
         return Note(
             differs=extras[_FLAG] != 0.0,
             stop=extras[_STOP] != 0.0,
+            keep=extras[_KEEP] != 0.0,
             loss=extras[_LOSS],
             amounts=extras[_AMOUNTS:],
         )
@@ -256,7 +259,9 @@ class Averager:
         mine = self._gradients(nodes, parameters, line)
         is_stale = line.plan is None or line.plan.is_stale()
         kept = self._sum_of_kept(line.kept, parameters)
-        told = self._groups.exchange((sorted(mine), line.overlaps, note.loss, note.stop, is_stale, kept))
+        told = self._groups.exchange(
+            (sorted(mine), line.overlaps, note.loss, (note.stop, note.keep), is_stale, kept)
+        )
         _check_alike([theirs for *_, theirs in told], line.site)
         used = sorted(set().union(*(numbers for numbers, *_ in told)), reverse=True)
         if any(number not in parameters for number in used):
@@ -266,10 +271,10 @@ class Averager:
         line.overlaps = all(overlaps for _, overlaps, *_ in told)
         if line.plan is None or line.plan.numbers != used or any(stale for *_, stale, _ in told):
             line.plan = self._make_plan(used, parameters)
-        self._reduce_all(line.plan, parameters)
         return Note(
-            loss=sum(loss for _, _, loss, *_ in told),
-            stop=any(stop for *_, stop, _, _ in told),
+            loss=self._reduce_all(line.plan, parameters, note.loss),
+            stop=any(stop for *_, (stop, _), _, _ in told),
+            keep=any(keep for *_, (_, keep), _, _ in told),
             amounts=[loss for _, _, loss, *_ in told] if line.is_whole and not line.kept else [],
         )
 
@@ -310,12 +315,27 @@ class Averager:
         """Tells gradients that are not averaged from another rank's; the same bits where they are the same."""
         return sum(_total(parameters[number].grad) for number in sorted(kept) if number in parameters)
 
-    def _reduce_all(self, plan: Plan, parameters: Mapping[int, torch.Tensor]) -> None:
+    def _reduce_all(self, plan: Plan, parameters: Mapping[int, torch.Tensor], loss: float) -> float:
+        """Average all gradients; gives the sum of the ranks' ``loss``.
+
+        To the bit as :meth:`reduce` does: an attempt that is taken up again learns here what another knew.
+        """
         plan.begin()
+        extras = [0.0] * (_AMOUNTS + self._ranks)
+        extras[_LOSS] = loss
         for bucket in plan.buckets:
-            self._start(bucket)
+            bucket.gather(self._ranks)
+            if bucket.reduced.extras is not None:
+                bucket.write(extras)
+            self._send(bucket)
         for bucket in plan.buckets:
             self._finish(bucket)
+        if plan.buckets and plan.buckets[-1].reduced.extras is not None:
+            extras = plan.buckets[-1].read()
+        else:
+            host = torch.tensor(extras, dtype=torch.float64)
+            self._groups.all_sum(host)
+            extras = host.tolist()
         self.keep(plan)
         with torch.no_grad():
             for bucket in plan.buckets:
@@ -324,6 +344,7 @@ class Averager:
                 for place, number in enumerate(bucket.numbers):
                     if parameters[number].grad is None:
                         parameters[number].grad = bucket.average(place)
+        return extras[_LOSS]
 
     # -- the last net
 

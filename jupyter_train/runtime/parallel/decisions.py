@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,15 @@ class Decisions:
         """The next batch has come: ranks that drew differently often are together again."""
         self._batch += 1
         self._python = self._numpy = None
+
+    def state(self) -> list[int]:
+        """Where it stands at the end of a batch's work, as plain numbers."""
+        return [self._seed, self._batch]
+
+    def set_state(self, state: Sequence[int]) -> None:
+        """Go on from there."""
+        self.reset(int(state[0]))
+        self._batch = int(state[1])
 
     def _fresh(self) -> int:
         return zlib.crc32(f"{self._seed} {self._batch}".encode())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch.utils.data import (
@@ -22,6 +22,8 @@ from torch.utils.data import (
 from torch.utils.data.distributed import DistributedSampler
 
 from jupyter_train.record import WholeLoop
+from jupyter_train.runtime.checkpoint.position import PassStanding
+from jupyter_train.runtime.checkpoint.skipping import skip
 from jupyter_train.runtime.parallel.errors import NotSplittable, not_splittable
 from jupyter_train.runtime.parallel.loops import Loop, begins_a_loop, consumers, kind_of
 from jupyter_train.runtime.parallel.patches import Patches
@@ -35,6 +37,9 @@ from jupyter_train.runtime.parallel.study import Study
 from jupyter_train.runtime.parallel.watching import BATCHES
 from jupyter_train.runtime.parallel.whole import WholeLoops, remark
 
+if TYPE_CHECKING:
+    from jupyter_train.runtime.checkpoint.passes import Passes
+
 _DRAW_AT_THE_START = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
@@ -45,10 +50,27 @@ class Cutting:
         self.splits = splits
         self.uneven = uneven  #: so many of its next batches are cut unevenly
         self.cuts: deque[tuple[Share | None, int]] = deque()
+        self.skip = 0  #: batches that are done, before the first one that is handed out
+        self.planned: deque[tuple[bool, bool]] = (
+            deque()
+        )  #: how its next batches are to be cut: split, unevenly
+        self.skips_by_itself = False
         self.state = 0  #: digest of what the data set of a stream holds
         self.ready_rows = (
             0  #: most rows of a batch that the data set makes itself and this pass cuts; 0: none
         )
+
+    def go_on(self, standing: PassStanding, *, by_itself: bool) -> None:
+        """The pass goes on where another one stood.
+
+        Args:
+            by_itself: its batches are drawn ahead, so that those which are done have to be left out as they are drawn.
+        """
+        self.skips_by_itself = by_itself
+        self.splits = standing.splits
+        if by_itself:
+            self.skip, self.uneven = standing.done, standing.uneven
+            self.planned.extend(standing.drawn)
 
 
 class Splitter:
@@ -80,9 +102,16 @@ class Splitter:
         with streams.shared_by_torch() if self._draws_at_the_start else streams.shared():
             inner = iter(self.inner)
             batch = self._take(inner, cutting)
+        while batch is not None and cutting.skip:
+            cutting.skip -= 1
+            with nullcontext() if self._draws_at_the_start else streams.shared():
+                batch = self._take(inner, cutting)
         while batch is not None:
-            splits = cutting.splits and feed.active
-            uneven = splits and feed.take_uneven(cutting)
+            if cutting.planned:
+                splits, uneven = cutting.planned.popleft()
+            else:
+                splits = cutting.splits and feed.active
+                uneven = splits and feed.take_uneven(cutting)
             if self.is_stream:
                 yield Order(
                     total=len(batch),
@@ -144,6 +173,7 @@ class Pass:
         # What a stream draws while it is read here must not depend on this rank's share.
         self._reads_here = isinstance(loader.dataset, IterableDataset) and not loader.num_workers
         self.is_open = True
+        self.done = 0  #: batches that it has handed out
         self._is_new = True
 
     def __iter__(self) -> Pass:
@@ -165,8 +195,36 @@ class Pass:
         """It is whole only because nobody knew that it trains."""
         return self._cutting is not None and self.loop is Loop.UNKNOWN and self._feed.active
 
+    def standing(self) -> PassStanding:
+        """Where it stands, before it hands out its next batch."""
+        cutting = self._cutting
+        if cutting is None:
+            return PassStanding(done=self.done, backwards=self.backwards)
+        shares = [share for share, _ in cutting.cuts]
+        return PassStanding(
+            done=self.done,
+            backwards=self.backwards,
+            splits=cutting.splits,
+            uneven=cutting.uneven,
+            drawn=tuple((share is not None, share is not None and share.is_forced) for share in shares),
+        )
+
+    def go_on(self, standing: PassStanding) -> None:
+        """It has just begun, and is to hand out the batch behind those that are done."""
+        cutting = self._cutting
+        with self._feed.reading(shared=True):
+            if cutting is None or not cutting.skips_by_itself:
+                skip(self._loader, self._inner, standing.done, where=str(self.site))
+        self.done = standing.done
+        self.backwards = standing.backwards
+        if cutting is not None and not cutting.skips_by_itself:
+            cutting.cuts.clear()
+            cutting.splits, cutting.uneven = standing.splits, standing.uneven
+
     def __next__(self) -> Any:
         feed = self._feed
+        if feed.passes is not None:
+            feed.passes.next(self)
         if not torch.is_grad_enabled() and not self.splits:
             with feed.streams.shared():
                 return self._next()
@@ -203,6 +261,7 @@ class Pass:
         except StopIteration:
             self.close()
             raise
+        self.done += 1
         share, total = None, 0
         cutting = self._cutting
         if type(batch) is Dealt:
@@ -265,6 +324,7 @@ class Feed:
         self.study = study
         self.has_split: dict[Site, None] = {}  #: loops of which batches were split
         self.active = True
+        self.passes: Passes | None = None  #: who follows the passes, for checkpoints
         self.wants_uneven = False
         self.give_up: Callable[[NotSplittable], NoReturn] = _raised
         self._is_reading = False
@@ -453,9 +513,12 @@ class Feed:
             )
         elif why and loop is Loop.TRAINS:
             self.say_whole(site, why)
+        standing = None if self.passes is None else self.passes.begins(frame, loader)
+        if standing is not None and cutting is not None and splitter is not None:
+            cutting.go_on(standing, by_itself=bool(loader.num_workers) and not splitter.is_stream)
         with self.reading(shared=True):
             inner = self._make(loader, splitter, original)
-        return Pass(
+        one = Pass(
             loader=loader,
             inner=inner,
             cutting=cutting,
@@ -465,6 +528,28 @@ class Feed:
             why=why,
             deals_itself=deals_itself and loop is Loop.TRAINS,
         )
+        if standing is not None:
+            one.go_on(standing)
+        if self.passes is not None:
+            self.passes.begun(frame, one)
+        return one
+
+    def state(self, key: Callable[[Site], Any]) -> dict[str, Any]:
+        """What is known of loops, as plain values; sites by ``key``."""
+        return {
+            "wants_uneven": self.wants_uneven,
+            "trained": [key(site) for site in self._trained],
+            "handed": [[key(site), count] for site, count in self._handed.items()],
+            "split": [key(site) for site in self.has_split],
+        }
+
+    def set_state(self, state: Mapping[str, Any], site: Callable[[Any], Site]) -> None:
+        """Go on from there."""
+        self.wants_uneven = bool(state["wants_uneven"])
+        self._trained.update(map(site, state["trained"]))
+        for key, count in state["handed"]:
+            self._handed[site(key)] = int(count)
+        self.has_split.update(dict.fromkeys(map(site, state["split"])))
 
     def say_whole(self, site: Site, why: str) -> None:
         """A loop that trains is not split."""

@@ -34,6 +34,8 @@ class Kind(IntEnum):
     COLLECTIVE = 3  #: train.sum, train.mean, train.gather
     NORM = 4  #: statistics of a BatchNorm
     WEIGHTS = 5  #: are the parameters the same
+    CHECKPOINT = 6  #: train.checkpoint
+    EPOCH = 7  #: the end of an epoch of train.epochs
 
 
 _TEXT = {
@@ -42,6 +44,8 @@ _TEXT = {
     Kind.COLLECTIVE: "in train.sum, mean or gather",
     Kind.NORM: "in the statistics of a BatchNorm",
     Kind.WEIGHTS: "in backward()",
+    Kind.CHECKPOINT: "in train.checkpoint",
+    Kind.EPOCH: "at the end of an epoch of train.epochs",
 }
 _MASK = (1 << 63) - 1
 LEFT_BEHIND = 10  #: looks, half a second each, before a rank that went on is not waited for any more

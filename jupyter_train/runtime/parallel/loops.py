@@ -87,6 +87,11 @@ def begins_a_loop(frame: FrameType) -> bool:
     return _body(frame.f_code, frame.f_lasti) is not None
 
 
+def body_of(frame: FrameType) -> tuple[dis.Instruction, ...] | None:
+    """Instructions of the body of the for loop at whose head ``frame`` stands; None where it stands at none."""
+    return _body(frame.f_code, frame.f_lasti) or None
+
+
 @lru_cache(maxsize=512)
 def _instructions(code: CodeType) -> tuple[dis.Instruction, ...]:
     return tuple(dis.get_instructions(code))

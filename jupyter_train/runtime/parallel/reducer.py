@@ -56,6 +56,8 @@ class Reducer:
         study: Study | None = None,
     ) -> None:
         self.active = True
+        self.keep_requested: Callable[[], bool] = lambda: False  #: this rank wants a checkpoint to be kept
+        self.on_keep: Callable[[], None] = lambda: None  #: some rank does
         self.registry = Registry()
         self._groups = groups
         self._ranks = groups.world_size
@@ -79,7 +81,7 @@ class Reducer:
             neighbours=neighbours,
         )
         self.registry.on_gradient = self._averager.on_gradient
-        self._weigher = Weigher(
+        self.weigher = Weigher(
             groups=groups, remarks=remarks, is_weight=self._is_weight, ask_uneven=feed.ask_uneven
         )
         self._taking = Taking(
@@ -205,6 +207,8 @@ class Reducer:
             self._tell_apart(site)
         if told.stop:
             self._on_stop()
+        if told.keep:
+            self.on_keep()
         self._averager.count(line)
         if current is not None:
             self._feed.trained(current)
@@ -272,7 +276,7 @@ class Reducer:
         )
         if exactly:
             self._header.check()
-        return self._weigher.weigh(site, profile, reading, share, exactly=exactly)
+        return self.weigher.weigh(site, profile, reading, share, exactly=exactly)
 
     def _known(self, line: Line, root: torch.Tensor, share: Share) -> tuple[Profile, Reading]:
         """What the loss is made of; the first time, the ranks find out together."""
@@ -284,15 +288,17 @@ class Reducer:
                 "one of the loaders that are read together has a batch of fewer samples than there are ranks",
                 "With drop_last=True for that loader it is split",
             )
-        known = self._weigher.read(line.site, root)
-        if known is not None:
+        known = self.weigher.read(line.site, root)
+        if known is not None and line.is_met:
             return known
         self._header.post(Kind.STUDY, line.site, batch=share.digest, rates=self._rates())
         self._header.check()
         self._learner.learn([root.grad_fn], self._namespaces(), str(line.site))
-        line.has_learned = True
+        line.has_learned = line.is_met = True
         line.has_inputs = any(True for _ in self._inputs(root))
-        return self._weigher.study(line.site, root, share, [one.mine or 1 for one in shares])
+        if known is not None:  # by an earlier attempt
+            return known
+        return self.weigher.study(line.site, root, share, [one.mine or 1 for one in shares])
 
     def _judge(self, study: Study, line: Line, root: torch.Tensor, share: Share) -> None:
         """The ranks find out together whether what was done since the last time can be done on shares."""
@@ -357,7 +363,7 @@ class Reducer:
         amounts = [0.0] * self._ranks
         if share is not None and weights.law is not None:
             amounts[share.rank] = weights.amount
-        note = Note(stop=self._stop_requested(), amounts=amounts)
+        note = Note(stop=self._stop_requested(), keep=self.keep_requested(), amounts=amounts)
         if root is not None:
             loss = float(root.detach())
             # An empty share's own loss may be 0/0, and so may one of several terms.
@@ -381,7 +387,7 @@ class Reducer:
             averager.keep(plan)
             return told
         if factor is not None:
-            self._weigher.distrust(line.site, weights.digest)
+            self.weigher.distrust(line.site, weights.digest)
             averager.scale(plan, factor)
             note.loss = 0.0 if factor == 0.0 else note.loss * factor
         return averager.agree(line, roots, note)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from jupyter_train.runtime.checkpoint import randomness
 from jupyter_train.runtime.parallel.decisions import Decisions
 from jupyter_train.runtime.parallel.patches import Patches
 
@@ -104,6 +105,25 @@ class Streams:
         finally:
             self._other = replace(other, host=generator.get_state())
             generator.set_state(own)
+
+    def states(self) -> dict[str, Any]:
+        """Both streams, as plain values; where the process is in neither's middle."""
+        with self.shared():
+            shared = randomness.read(self._cuda)
+        before = self.is_private
+        self.use(private=True)
+        own = randomness.read(self._cuda)
+        self.use(private=before)
+        return {"shared": shared, "own": own, "decisions": self.decisions.state()}
+
+    def set_states(self, states: Mapping[str, Any]) -> None:
+        """Go on from there, in whichever stream the process is in."""
+        before = self.is_private
+        for private, name in ((True, "own"), (False, "shared")):
+            self.use(private=private)
+            randomness.write(states[name], self._cuda)
+        self.use(private=before)
+        self.decisions.set_state(states["decisions"])
 
     def install(self, patches: Patches) -> None:
         """Let ``torch.manual_seed`` reset both streams."""

@@ -29,6 +29,11 @@ class Share:
         return self.sizes[self.rank] == 0
 
     @property
+    def is_forced(self) -> bool:
+        """It was cut unevenly though it could have been even."""
+        return self.sizes != sizes(self.total, len(self.sizes))
+
+    @property
     def is_even(self) -> bool:
         """All ranks have the same number."""
         return self.total == self.sizes[0] * len(self.sizes)

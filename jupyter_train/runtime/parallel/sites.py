@@ -8,8 +8,10 @@ import os
 import sys
 import sysconfig
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
+from typing import Any
 
 from jupyter_train.transport.code import label_of
 
@@ -20,6 +22,7 @@ _EAGER = frozenset(
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 
 
+SiteKey = tuple[str, str, int, int]  #: a file, a function, its first line and the offset of an instruction
 Instruction = tuple[CodeType, int, int]  #: a code, the offset of its instruction, and the line
 
 
@@ -76,6 +79,7 @@ class Sites:
         self._foreign: dict[CodeType, bool] = {}
         self._sites: dict[tuple[CodeType, int], Site] = {}
         self._files = {_file_key(cell_file): cell_file}
+        self._promised: dict[SiteKey, Site] = {}  #: known from an earlier attempt, not reached yet
 
     def _is_foreign(self, code: CodeType) -> bool:
         file = code.co_filename
@@ -131,9 +135,34 @@ class Sites:
         key = (frame.f_code, frame.f_lasti)
         site = self._sites.get(key)
         if site is None:
-            site = Site(file=frame.f_code.co_filename, line=frame.f_lineno, text=_text(*_at(frame)))
+            site = self._promised.pop(self._key(*key), None) if self._promised else None
+            site = site or Site(file=frame.f_code.co_filename, line=frame.f_lineno, text=_text(*_at(frame)))
             self._sites[key] = self._add(site)
         return site
+
+    def _key(self, code: CodeType, at: int) -> SiteKey:
+        """The same in every process that runs the same cell, under whatever name."""
+        file = "" if code.co_filename == self.cell_file else code.co_filename
+        return file, getattr(code, "co_qualname", code.co_name), code.co_firstlineno, at
+
+    def key_of(self, site: Site) -> list[Any]:
+        """What leads to ``site`` in another process that runs the same cell, as plain values."""
+        key = next((key for key, one in self._sites.items() if one is site), None)
+        found = next((key for key, one in self._promised.items() if one is site), None)
+        if key is not None:
+            found = self._key(*key)
+        return [*(found or ("?", "", 0, 0)), site.line, site.text]
+
+    def with_key(self, plain: Sequence[Any]) -> Site:
+        """The site that :meth:`key_of` named, which need not have been reached here."""
+        *parts, line, text = plain
+        key: SiteKey = (str(parts[0]), str(parts[1]), int(parts[2]), int(parts[3]))
+        for known, site in self._sites.items():
+            if self._key(*known) == key:
+                return site
+        if key not in self._promised:
+            self._promised[key] = Site(file=key[0] or self.cell_file, line=int(line), text=str(text))
+        return self._promised[key]
 
     def of_error(self, error: BaseException) -> Site | None:
         """The user's line that ``error`` comes from; None where no line of theirs is in its traceback."""

@@ -31,7 +31,7 @@ class Study:
         self._sites = sites
         self._watch = Watch(lambda: sites.instruction(4))
         self._mixing = Mixing()
-        self._watched: Counter[Site] = Counter()  #: batches, by loop
+        self.watched: Counter[Site] = Counter()  #: batches, by loop
         self._loop: Site | None = None  #: that is watched at the moment
         self._batches = 0
         self._in_step = False  #: an optimizer's, so that nothing is watched
@@ -46,7 +46,7 @@ class Study:
     def fetching(self, loop: Site, *, splits: bool) -> None:
         """The loop there is about to get its next batch."""
         self._watch.off()
-        if splits and loop is self._loop and self._watched[loop] >= BATCHES:
+        if splits and loop is self._loop and self.watched[loop] >= BATCHES:
             self.end()
 
     def fetched(self, loop: Site, batch: Any, share: Share | None) -> None:
@@ -56,16 +56,12 @@ class Study:
                 self._watch.on()
             return
         full = [size for size in share.sizes if size]
-        if (
-            len(full) < 2
-            or len(set(full)) == 1
-            or (self._watched[loop] >= BATCHES and loop is not self._loop)
-        ):
+        if len(full) < 2 or len(set(full)) == 1 or (self.watched[loop] >= BATCHES and loop is not self._loop):
             if loop is self._loop:
                 self._watch.on()
             return
         self._loop = loop
-        self._watched[loop] += 1
+        self.watched[loop] += 1
         self._batches += 1
         tensors: list[torch.Tensor] = []
         _collect(batch, tensors, DEEPEST)
@@ -76,7 +72,7 @@ class Study:
         """The loop has ended."""
         if loop is self._loop:
             self._watch.off()
-            if self._watched[loop] >= BATCHES:
+            if self.watched[loop] >= BATCHES:
                 self.end()
 
     def end(self) -> None:

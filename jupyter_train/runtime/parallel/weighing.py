@@ -81,12 +81,12 @@ class Weigher:
         self._remarks = remarks
         self._is_weight = is_weight
         self._ask_uneven = ask_uneven
-        self._profiles: dict[Site, list[Profile]] = {}
+        self.profiles: dict[Site, list[Profile]] = {}  #: what is known of the losses of each line
 
     def read(self, site: Site, root: torch.Tensor) -> tuple[Profile, Reading] | None:
         """What is known of the loss ``root`` of that line; None where it has to be studied first."""
         node = root.grad_fn
-        for profile in self._profiles.get(site, ()):
+        for profile in self.profiles.get(site, ()):
             reading = walk(node, guide=profile.reading, is_weight=self._is_weight)
             if reading is not None and profile.is_settled:
                 return profile, reading
@@ -191,7 +191,7 @@ class Weigher:
         return reading, told
 
     def _keep(self, site: Site, profile: Profile) -> None:
-        known = self._profiles.setdefault(site, [])
+        known = self.profiles.setdefault(site, [])
         known[:] = [one for one in known if one.reading.digest != profile.reading.digest]
         known.insert(0, profile)
 
@@ -245,7 +245,7 @@ class Weigher:
 
     def distrust(self, site: Site, digest: int) -> None:
         """The supposition was wrong: from now on the ranks ask each other."""
-        for profile in self._profiles.get(site, ()):
+        for profile in self.profiles.get(site, ()):
             if profile.reading.digest == digest:
                 profile.needs_exchange = True
 

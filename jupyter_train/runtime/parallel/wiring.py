@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jupyter_train.record import WholeLoop
     from jupyter_train.runtime.observe import Observer
     from jupyter_train.runtime.parallel.collectives import Collectives
+    from jupyter_train.runtime.parallel.engine import Engine
     from jupyter_train.runtime.parallel.feed import Feed, Pass
     from jupyter_train.runtime.parallel.groups import Groups
     from jupyter_train.runtime.parallel.header import Header
@@ -61,6 +62,7 @@ class Parallel:
         self._feed: Feed | None = None
         self._streams: Streams | None = None
         self._study: Study | None = None
+        self.engine: Engine | None = None  #: for checkpoints
         self._collectives: Collectives = Collectives(
             ranks=world_size, groups=self._the_groups, before=self._before_collective
         )
@@ -108,6 +110,13 @@ class Parallel:
     def parameters(self) -> list[torch.Tensor]:
         """All that gradients have been averaged for."""
         return list(self._reducer.registry.alive().values()) if self._reducer is not None else []
+
+    def keep_when(self, is_due: Callable[[], bool], agreed: Callable[[], None]) -> None:
+        """Ask ``is_due`` on rank 0 with each backward, and call ``agreed`` on all ranks after the one that told them."""
+        if self._reducer is not None:
+            self._reducer.on_keep = agreed
+            if not self.rank:
+                self._reducer.keep_requested = is_due
 
     def finish(self) -> None:
         """The cell has ended here. Whoever still waits for this rank learns that it will not come.
@@ -227,8 +236,10 @@ class Parallel:
     ) -> None:
         from jupyter_train.runtime.parallel.batchnorm import Statistics
         from jupyter_train.runtime.parallel.board import make_board
+        from jupyter_train.runtime.parallel.engine import SplitEngine
         from jupyter_train.runtime.parallel.feed import Feed
         from jupyter_train.runtime.parallel.header import Header, Kind
+        from jupyter_train.runtime.parallel.learned import Learned
         from jupyter_train.runtime.parallel.lookout import Lookout
         from jupyter_train.runtime.parallel.neighbours import meet
         from jupyter_train.runtime.parallel.reducer import Reducer
@@ -315,6 +326,18 @@ class Parallel:
         observer.rank = self.rank
         observer.shares_curves = True
         observer.reducer = reducer
+        self.engine = SplitEngine(
+            ranks=self.world_size,
+            device=device,
+            observer=observer,
+            collectives=self._collectives,
+            patches=patches,
+            streams=streams,
+            feed=feed,
+            header=header,
+            groups=groups,
+            learned=Learned(sites=sites, weigher=reducer.weigher, feed=feed, study=study),
+        )
 
 
 def install(
@@ -381,6 +404,16 @@ def install(
                 stop=stop,
                 remarks=remarks,
             )
+    if parallel.engine is None:
+        from jupyter_train.runtime.parallel.engine import Engine
+
+        parallel.engine = Engine(
+            ranks=world_size,
+            device=where,
+            observer=observer,
+            collectives=parallel._collectives,
+            patches=parallel._patches,
+        )
     observer.attach()
     return parallel
 

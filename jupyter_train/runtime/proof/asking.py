@@ -42,6 +42,10 @@ class Asking:
         spec = self._spec
         if spec.check is False or self._job.rank:
             return
+        if spec.resume is not None:  # nobody who begins at the start could be compared with it
+            if spec.check and spec.resume.run_id != spec.run_id:
+                self._tell(unchecked("it goes on from a checkpoint of another run"))
+            return
         if why := why_not(spec):
             if spec.check:
                 self._tell(unchecked(why))

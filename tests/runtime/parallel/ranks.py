@@ -78,6 +78,16 @@ class Recorder:
         self.metrics: dict[str, list[tuple[int, float]]] = {}
         self.remarks: list[str] = []
 
+    def withhold(self) -> None:
+        self.kept, self.metrics = self.metrics, {}
+
+    def go_on(self, *, keep: bool) -> None:
+        if not keep:
+            self.metrics = {}
+
+    def newest(self, name: str) -> float | None:
+        return self.metrics[name][-1][1] if name in self.metrics else None
+
     def metric(self, name: str, value: Any, step: int) -> None:
         self.metrics.setdefault(name, []).append((step, float(value)))
 

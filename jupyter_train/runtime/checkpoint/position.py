@@ -1,0 +1,89 @@
+"""Where a run stands in its loops, as a checkpoint holds it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """One loop over ``train.epochs`` that has begun and not ended."""
+
+    number: int  #: of the loop: how many had begun before it
+    epoch: int  #: in which the run goes on
+    begun: int  #: loops that had begun when that epoch's body did
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassStanding:
+    """One pass over a loader, in the middle of an epoch."""
+
+    done: int  #: batches that were handed out and worked on
+    backwards: int = 0  #: that came out of them
+    splits: bool = False
+    uneven: int = 0  #: of its next batches are cut unevenly
+    drawn: tuple[tuple[bool, bool], ...] = ()  #: batches that its workers have already: split, unevenly
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """All loops of the cell."""
+
+    open: tuple[Standing, ...] = ()  #: outermost first
+    begun: int = 0  #: loops over ``train.epochs``, also those that have ended
+    passes: tuple[PassStanding, ...] = ()  #: zipped ones; empty: the run goes on at the beginning of an epoch
+    iterators: Mapping[str, int] = field(
+        default_factory=dict
+    )  #: batches that open iterators have handed out, by label
+    given: Mapping[str, str] = field(
+        default_factory=dict
+    )  #: label by which a thing is found → by which it is kept
+
+    @property
+    def is_mid_epoch(self) -> bool:
+        """The run goes on behind a batch."""
+        return bool(self.passes)
+
+    def to_plain(self) -> dict[str, Any]:
+        """As it is kept."""
+        return {
+            "open": [[one.number, one.epoch, one.begun] for one in self.open],
+            "begun": self.begun,
+            "passes": [
+                [one.done, one.backwards, one.splits, one.uneven, [list(two) for two in one.drawn]]
+                for one in self.passes
+            ],
+            "iterators": dict(self.iterators),
+            "given": dict(self.given),
+        }
+
+
+def position_of(plain: Mapping[str, Any]) -> Position:
+    """What :meth:`Position.to_plain` gave.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        return Position(
+            open=tuple(Standing(number=n, epoch=e, begun=b) for n, e, b in plain["open"]),
+            begun=int(plain["begun"]),
+            passes=tuple(map(_pass, plain["passes"])),
+            iterators={str(one): int(count) for one, count in plain["iterators"].items()},
+            given={str(one): str(other) for one, other in plain["given"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"not a position in the loops of a cell: {error}") from None
+
+
+def _pass(plain: Sequence[Any]) -> PassStanding:
+    done, backwards, splits, uneven, drawn = plain
+    return PassStanding(
+        done=int(done),
+        backwards=int(backwards),
+        splits=bool(splits),
+        uneven=int(uneven),
+        drawn=tuple((bool(a), bool(b)) for a, b in drawn),
+    )
