@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from jupyter_train.cluster import local, records
 from jupyter_train.cluster.connection import Connection, Kind
+from jupyter_train.cluster.fingerprint import fingerprint
 from jupyter_train.cluster.records import ClusterRecord
 from jupyter_train.cluster.size import crowding_remark, usable_cores
 from jupyter_train.errors import ClusterError, ClusterUnreachable
@@ -245,7 +246,7 @@ class Session:
         from jupyter_train.control.client import ControllerClient, ensure
         from jupyter_train.runtime.agent import Agent
 
-        if record is None:  # ours has our fingerprint
+        if record is None or record.fingerprint != fingerprint():  # else it is of our own environment
             environment.check(client, name=name)
         ensure(client, Agent())
         connection = Connection(

@@ -94,7 +94,8 @@ class Errands:
             )
             if run.machine.is_ending:
                 raise AgentError("RunCancelled", "the run ended before its ranks were launched")
-            spec = replace(run.spec, whole=order.whole, resume=order.resume).to_dict()
+            told = replace(run.spec, whole=order.whole, resume=order.resume, provenance={})
+            spec = told.to_dict()
         except AgentError as error:
             await self._settle(order.places[0].worker, error)
             for place in order.places:

@@ -121,6 +121,13 @@ class Run:
         return dict(spec.params) if spec is not None else {}
 
     @property
+    def provenance(self) -> dict[str, Any]:
+        """What is on record of how it came about: source, parameters, git commit, versions, machines of its ranks."""
+        from jupyter_train.notebook.provenance import on_record
+
+        return on_record(self.view)
+
+    @property
     def metrics(self) -> Any:
         """Metrics over steps, mean over the ranks: a DataFrame with pandas, else a dict of ``(steps, values)``."""
         from jupyter_train.notebook.table import metrics_table

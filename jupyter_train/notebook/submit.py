@@ -17,8 +17,10 @@ from jupyter_train.boot import boot_id
 from jupyter_train.errors import CaptureError, NotEnoughWorkers, StoreError
 from jupyter_train.notebook import environment
 from jupyter_train.notebook.environment import allowed_patterns, travelling
+from jupyter_train.notebook.git import GitLook
 from jupyter_train.notebook.housekeeping import needed_keys, tidy
 from jupyter_train.notebook.known import Program, known_whole, program
+from jupyter_train.notebook.provenance import notebook_folder, provenance
 from jupyter_train.notebook.proving import key_of, wants_check
 from jupyter_train.notebook.wait import in_background
 from jupyter_train.record import Call, ResumePoint, RunSpec, new_run_id
@@ -72,6 +74,7 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
     from jupyter_train.transport.settings import current_settings, with_future_flags
 
     check_home()
+    git = GitLook(notebook_folder(session.notebook, os.getcwd()))
     retries = environment.retries() if options.retries is None else options.retries
     every_s = options.checkpoint_every_s or environment.checkpoint_every_s()
     resume, resume_remarks = _resumed(options, session)
@@ -145,6 +148,7 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
         session=session.id,
         notebook=session.notebook,
         cluster=connection.name,
+        provenance=provenance(git, captured.definitions),
         submitted=time.time(),
     )
     sent_bytes = captured.written_bytes

@@ -107,6 +107,7 @@ class RunSpec:
     session: str = ""  #: id of the kernel that submitted it
     notebook: str = ""  #: path of the notebook, where it is known
     cluster: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)  #: see docs/events.md; ranks are not told
     submitted: float = 0.0  #: unix time, seconds
 
     def to_dict(self, *, for_journal: bool = False) -> dict[str, Any]:

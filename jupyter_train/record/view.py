@@ -93,6 +93,7 @@ class RunView:
     remarks: tuple[str, ...] = ()
     errors: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)  #: per rank; −1: no rank's
     artifacts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    machines: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)  #: per rank: what it ran on last
     proof: Proof | None = None  #: whether it trains what one process would, once that is known
     gathered: Gathered = field(default_factory=Gathered)  #: what the ranks told of checkpoints
     #: (attempt, number) of a checkpoint → rank → name → points that the rank's curve had then
@@ -276,6 +277,8 @@ def _log(view: RunView, event: Event) -> RunView:
             note=str(payload.get("note", "")),
         )
         return replace(view, progress={**view.progress, key: bar})
+    if stream == "machine":
+        return replace(view, machines={**view.machines, event.rank or 0: payload})
     text = log_text(payload)
     if not text:
         return view

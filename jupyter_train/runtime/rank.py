@@ -31,6 +31,7 @@ from jupyter_train.runtime.display import Showing
 from jupyter_train.runtime.failure import comes_from_peer, describe
 from jupyter_train.runtime.interrupts import Interrupts
 from jupyter_train.runtime.job import Job
+from jupyter_train.runtime.machine import machine
 from jupyter_train.runtime.proof.asking import Asking
 from jupyter_train.runtime.recorder import Recorder
 from jupyter_train.runtime.spool import ChannelSink, spool_name
@@ -172,6 +173,7 @@ class _Rank:
         showing.open(sys.modules["__main__"], inline_options(loaded.settings))
         # Last, because what we set up is not the cell's: a default device would hold for our tensors, too.
         environment.restore_settings(job, spec, loaded.settings, device=str(device), remark=recorder.remark)
+        recorder.machine(machine(device, cores=job.cores))
         recorder.word(FrameKind.READY)
         recorder.flush()  # a crash on the cell's first line is a crash of a running run
         outcome = self._execute(work, parallel)

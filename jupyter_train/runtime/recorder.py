@@ -137,6 +137,10 @@ class Recorder:
         """One sentence for the user about how the run is carried out."""
         self._add(EventKind.LOG, {"stream": "remark", "text": text})
 
+    def machine(self, told: Mapping[str, Any]) -> None:
+        """What this rank runs on; its payload."""
+        self._add(EventKind.LOG, told)
+
     def progress(
         self, bar: str, label: str, done: int, total: int | None, *, note: str = "", gone: bool = False
     ) -> None:

@@ -109,7 +109,7 @@ def _with_state(summary: RunSummary, event: Event) -> RunSummary:
         session=str(spec.get("session", "")),
         notebook=str(spec.get("notebook", "")),
         cluster=str(spec.get("cluster", "")),
-        spec=without_environment(spec),
+        spec=_in_short(without_environment(spec)),
     )
 
 
@@ -124,6 +124,14 @@ def _with_metrics(summary: RunSummary, event: Event) -> RunSummary:
             continue
         metrics[name] = LastValue(step=int(column["step"][-1]), value=float(column["value"][-1]), rank=rank)
     return replace(summary, metrics=metrics)
+
+
+def _in_short(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """``spec`` without the source of what was captured: it is in the events, and a list of runs has no use for it."""
+    known = spec.get("provenance")
+    if not isinstance(known, Mapping):
+        return dict(spec)
+    return {**spec, "provenance": {name: value for name, value in known.items() if name != "definitions"}}
 
 
 def without_environment(spec: Mapping[str, Any]) -> dict[str, Any]:

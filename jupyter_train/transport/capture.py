@@ -52,6 +52,8 @@ class Capture:
     objects: tuple[Any, ...] = field(repr=False)  #: by number, None for temporaries
     bindings: dict[str, int] = field(repr=False)  #: identity of every name's value at the time
     random_state: dict[str, Any] | None = field(default=None, repr=False)  #: what travelled of it
+    #: functions and classes that travelled as code, by qualified name
+    definitions: dict[str, FunctionType | type] = field(default_factory=dict, repr=False)
 
 
 def capture(
@@ -140,6 +142,7 @@ def capture(
         objects=tuple(objects),
         bindings={name: id(value) for name, value in namespace.items()},
         random_state=state,
+        definitions=pickled.writer.found_definitions,
     )
 
 

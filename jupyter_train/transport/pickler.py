@@ -83,6 +83,7 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
         self.found_words: set[str] = set()
         self.found_files: set[str] = set()
         self.found_imports: set[str] = set()
+        self.found_definitions: dict[str, FunctionType | type] = {}
         self.buffers: list[tuple[int, int]] = []
         self._namespace = namespace
         self._sender = sender
@@ -228,6 +229,7 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
         self.found_imports |= names.imports
         self.found_words |= names.words
         self.found_files.add(function.__code__.co_filename)
+        self.found_definitions[function.__qualname__] = function
         if functions.is_single_dispatch(function):
             return functions.reduce_single_dispatch(function)
         if function.__globals__ is not self._namespace:
@@ -258,6 +260,7 @@ class NotebookPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle
     def _class(self, cls: type) -> Any:
         self.found_imports.add(cls.__module__)
         if cls.__module__ == "__main__":
+            self.found_definitions[cls.__qualname__] = cls
             self.guessed_names |= functions.names_in_annotations(cls)
             self._find_by_name(cls)
         return functions.reduce_class(cls, self._sender)

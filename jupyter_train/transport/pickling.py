@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from types import FunctionType
 from typing import Any
 
 from jupyter_train.transport.aliases import Aliases
@@ -113,6 +114,11 @@ class Writer:
     def found_files(self) -> set[str]:
         """Files of the functions pickled so far."""
         return self._pickler.found_files
+
+    @property
+    def found_definitions(self) -> dict[str, FunctionType | type]:
+        """Functions and classes pickled so far by their code, by qualified name."""
+        return self._pickler.found_definitions
 
     @property
     def buffers(self) -> list[tuple[int, int]]:

@@ -244,6 +244,7 @@ def capture(
         given=given,
         objects=(),
         bindings={},
+        definitions={},
         written_bytes=0,
     )
 

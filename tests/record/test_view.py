@@ -512,3 +512,16 @@ def test_a_run_that_waits_for_its_next_attempt_says_for_what(make: Make) -> None
     assert [s for _, s in view.changes][-2:] == [S.RUNNING, S.RETRYING]
     story("state", None, 2, state="STARTING")
     assert story.view.queue_place == 0
+
+
+def test_what_a_rank_runs_on_is_the_newest_that_it_told_and_no_text(make: Make) -> None:
+    told = {"stream": "machine", "hostname": "a", "cpu": "Z80", "versions": {"torch": "2.13"}}
+    view = fold(
+        [
+            make("log", **told, rank=1),
+            make("log", **{**told, "hostname": "b"}, rank=0),
+            make("log", **{**told, "hostname": "c"}, rank=1, attempt=2),
+        ]
+    )
+    assert {rank: machine["hostname"] for rank, machine in view.machines.items()} == {0: "b", 1: "c"}
+    assert view.log == ()
