@@ -24,6 +24,8 @@ class Course:
     gathered: Gathered = field(default_factory=Gathered)  #: what its ranks told of checkpoints
     lost: int = 0  #: attempts that ended with the loss of a rank
     started_over: int = 0  #: attempts that were given up for what they found
+    unread: int = 0  #: attempts that could not read the checkpoint that they were to begin from
+    unread_since: int = 0  #: of these, since the last loss
 
     @property
     def can_retry(self) -> bool:
@@ -33,7 +35,7 @@ class Course:
     @property
     def attempts(self) -> int:
         """How many there will be at most, as far as is known."""
-        return 1 + max(self.retries, 0) + self.started_over
+        return 1 + max(self.retries, 0) + self.started_over + self.unread
 
     @property
     def begin(self) -> ResumePoint | None:
@@ -46,9 +48,14 @@ class Course:
         told = self.gathered.with_part(part, attempt=attempt, rank=rank, ranks=self.ranks)
         return replace(self, gathered=told)
 
-    def after_loss(self, attempt: int) -> Course:
-        """This once ``attempt`` was lost: the next one goes on from the newest checkpoint."""
-        return replace(self, lost=self.lost + 1, gathered=self.gathered.up_to(attempt))
+    def after_loss(self) -> Course:
+        """This once an attempt was lost: the next one goes on from the newest checkpoint."""
+        return replace(self, lost=self.lost + 1, unread_since=0, gathered=_back(self.gathered, 1))
+
+    def after_unread(self) -> Course:
+        """This once an attempt could not read its checkpoint: there is the one before it, and then the start."""
+        before = _back(self.gathered, 2) if not self.unread_since else Gathered()
+        return replace(self, unread=self.unread + 1, unread_since=self.unread_since + 1, gathered=before)
 
     def starting_over(self, found: Iterable[WholeLoop]) -> Course | None:
         """This once an attempt was given up for what it ``found``; None: there is no use in another.
@@ -59,6 +66,14 @@ class Course:
         if whole is None:
             return None
         return replace(self, whole=whole, started_over=self.started_over + 1, gathered=Gathered())
+
+
+def _back(gathered: Gathered, count: int) -> Gathered:
+    """``gathered`` up to the ``count``-th newest whole checkpoint; nothing where there is none."""
+    if len(gathered.whole) < count:
+        return Gathered()
+    one = gathered.whole[-count]
+    return gathered.back_to(one.attempt, one.number)
 
 
 def to_be_whole(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from jupyter_train.control.messages import Mode, RankHung
 from jupyter_train.control.placement import Place
-from jupyter_train.record import WholeLoop
+from jupyter_train.record import ResumePoint, WholeLoop
 
 
 class Attempt:
     """What is known of the ranks of one attempt. Belongs to its machine."""
 
-    def __init__(self, places: tuple[Place, ...] = ()) -> None:
+    def __init__(self, places: tuple[Place, ...] = (), resume: ResumePoint | None = None) -> None:
         self.places = places  #: by rank; none: it waits for workers
+        self.resume = resume  #: where it begins
         self.mode: Mode | None = None  #: what the ranks were told last
         self.is_late = False  #: it was said that its start takes long
         self.hung: RankHung | None = None  #: a rank whose stacks are being taken

@@ -62,6 +62,7 @@ from jupyter_train.control.words import (
     timeout_sentence,
     vain_sentence,
 )
+from jupyter_train.errors import CheckpointUnreadable
 from jupyter_train.record import ResumePoint, RunState, WholeLoop, legal_move
 
 # The agents keep the real deadlines: after a stop a cell has 4 s, after a failure elsewhere 0.7 s, and then
@@ -142,11 +143,10 @@ class RunMachine:
         if self.state not in (RunState.PENDING, RunState.RETRYING):
             return
         self.attempt += 1
-        self._now = Attempt(given.places)
+        resume = self.course.begin
+        self._now = Attempt(given.places, resume)
         yield self._move(RunState.STARTING, places=given.places)
-        yield Launch(
-            attempt=self.attempt, places=given.places, whole=self.course.whole, resume=self.course.begin
-        )
+        yield Launch(attempt=self.attempt, places=given.places, whole=self.course.whole, resume=resume)
         yield SetTimer(timer=Timer.START, after_s=START_REMARK_S)
 
     # While ranks start and run
@@ -208,6 +208,11 @@ class RunMachine:
         if given.secondary:
             # Should nobody tell the cause, then ranks lost each other, and that is a loss like others.
             yield from self._lose(reason, f"rank {given.rank} ended with {reason}", is_secondary=True)
+        elif given.type == CheckpointUnreadable.__name__ and self._goes_on:
+            # As where the host is gone that has the file. Another run's, which somebody asked for, is an error.
+            loss = f"rank {given.rank} could not read the checkpoint ({given.message})"
+            verdict = Verdict(state=RunState.RETRYING, reason=reason, loss=loss, is_unread=True)
+            yield from self._decide(verdict)
         else:
             yield from self._fail(reason)
 
@@ -404,7 +409,7 @@ class RunMachine:
         if verdict.ends_the_run:
             yield from self._finish(verdict, abandoned)
         elif verdict.loss and not self._now.found:
-            self.course = self.course.after_loss(self.attempt)
+            self.course = self.course.after_unread() if verdict.is_unread else self.course.after_loss()
             reason = next_sentence(
                 verdict.loss,
                 attempt=self.attempt + 1,
@@ -458,6 +463,11 @@ class RunMachine:
     def _is_to_go_on(self) -> bool:
         """Nothing is known that ends the run."""
         return self.verdict is None or not self.verdict.ends_the_run
+
+    @property
+    def _goes_on(self) -> bool:
+        """The attempt began from a checkpoint of this run."""
+        return self._now.resume is not None and self._now.resume.run_id == self.run_id
 
     def _is_mine(
         self, given: RankReady | RankErred | RankExited | RankHung | StacksTaken | CheckpointKept

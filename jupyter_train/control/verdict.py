@@ -16,6 +16,7 @@ class Verdict:
     reason: str
     is_secondary: bool = False  #: only a consequence is known so far: the cause may still come
     loss: str = ""  #: with RETRYING, after the loss of a rank: its cause in a few words
+    is_unread: bool = False  #: with RETRYING: the checkpoint to begin from could not be read
     place: Place | None = None  #: of the worker that was lost, where it was that
 
     @property

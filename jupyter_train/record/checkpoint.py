@@ -189,11 +189,11 @@ class Gathered:
                 )
         return Gathered(parts, whole)
 
-    def up_to(self, attempt: int) -> Gathered:
-        """This once ``attempt`` is over: what is not whole by then never will be."""
-        kept = {(one.attempt, one.number) for one in self.whole}
-        parts = {key: told for key, told in self.parts.items() if key in kept or key[0] > attempt}
-        return Gathered(parts, self.whole)
+    def back_to(self, attempt: int, number: int) -> Gathered:
+        """This where the run goes on from that checkpoint: what came after it is of no history that counts."""
+        whole = tuple(one for one in self.whole if (one.attempt, one.number) <= (attempt, number))
+        kept = {(one.attempt, one.number) for one in whole}
+        return Gathered({key: told for key, told in self.parts.items() if key in kept}, whole)
 
 
 def _joined(parts: Mapping[int, CheckpointPart], time: float) -> Checkpoint:

@@ -176,9 +176,9 @@ def _started_over(view: RunView) -> RunView:
     )
 
 
-def _resumed(view: RunView, attempt: int, point: ResumePoint) -> RunView:
+def _resumed(view: RunView, point: ResumePoint) -> RunView:
     """``view`` as it was at the checkpoint; what is no measurement stays."""
-    gathered = view.gathered.up_to(attempt)
+    gathered = view.gathered.back_to(point.attempt, point.number)
     return replace(
         view,
         curves=cut_back(view.curves, view.marks.get((point.attempt, point.number), {})),
@@ -191,7 +191,7 @@ def _given_up(view: RunView, event: Event) -> RunView:
     """``view`` once its attempt was given up: as before it, or as at the checkpoint where the next goes on."""
     point = resume_point(event.payload.get("resume"))
     if point is not None and goes_on(event.payload, view.run_id):
-        view = _resumed(view, event.attempt, point)
+        view = _resumed(view, point)
     else:
         view = _started_over(view)
     past = PastAttempt(

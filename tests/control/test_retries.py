@@ -14,6 +14,7 @@ from jupyter_train.control.messages import (
     LaunchFailed,
     PlaceAgain,
     Queued,
+    RankErred,
     RankHung,
     RankReady,
     Remark,
@@ -290,6 +291,42 @@ def test_what_a_lost_attempt_has_found_counts() -> None:
     assert retrying(life) == [LOOP.why]
     commands = life.placed_again()
     assert (launch(commands).whole, launch(commands).resume) == ((LOOP,), None)
+
+
+def unread(life: Life) -> list[Command]:
+    """Rank 0 cannot read the checkpoint that the attempt begins from, and the attempt ends."""
+    attempt = life.machine.attempt
+    erred = life(RankErred(attempt=attempt, rank=0, type="CheckpointUnreadable", message="it is missing"))
+    return [
+        *erred,
+        *(c for rank in range(life.ranks) for c in life.exits(rank, ERROR if rank == 0 else STOPPED)),
+    ]
+
+
+def test_a_checkpoint_that_cannot_be_read_costs_no_retry_and_the_one_before_it_is_tried() -> None:
+    life = Life(retries=1).running()
+    for number in (1, 2, 3):
+        kept(life, number)
+    life.exits(1, KILLED)
+    life.exits(0, STOPPED)
+    assert resumed_at(life.placed_again()) == 30
+    unread(life)
+    assert retrying(life)[-1] == (
+        "rank 0 could not read the checkpoint (it is missing); attempt 3 of 3 goes on from step 20 (epoch 1)"
+    )
+    assert resumed_at(life.placed_again()) == 20
+    unread(life)
+    assert resumed_at(life.placed_again()) is None, "then they are probably all gone"
+    life.exits(0, KILLED)
+    life.exits(1, STOPPED)
+    assert life.end[1].endswith("attempt 4 of 4 was the last")
+
+
+def test_a_checkpoint_of_another_run_that_cannot_be_read_is_an_error() -> None:
+    point = ResumePoint(run_id="other", attempt=1, number=4, step=44, files=("checkpoint-1-4.pt",))
+    life = Life(retries=1, resume=point).starting()
+    unread(life)
+    assert life.end == (RunState.FAILED, "CheckpointUnreadable: it is missing")
 
 
 # A rank hangs
