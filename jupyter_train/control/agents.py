@@ -82,9 +82,16 @@ class Agents:
         events: Sequence[bytes] = reply["events"]
         return events
 
-    async def stacks(self, worker: str, *, run_id: str, attempt: int, within_s: float) -> dict[int, str]:
-        """What the run's ranks on ``worker`` are doing, by rank: the stacks of their threads."""
-        reply = await self._call(worker, "train_stacks", within_s, run_id=run_id, attempt=attempt)
+    async def stacks(
+        self, worker: str, *, run_id: str, attempt: int, short: bool, within_s: float
+    ) -> dict[int, str]:
+        """What the run's ranks on ``worker`` are doing, by rank: the stacks of their threads, which it puts on record.
+
+        ``short``: the main thread's newest frames alone.
+        """
+        reply = await self._call(
+            worker, "train_stacks", within_s, run_id=run_id, attempt=attempt, short=short
+        )
         return {int(rank): str(text) for rank, text in reply["stacks"].items()}
 
     async def probe(self, worker: str) -> None:

@@ -258,6 +258,8 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
         rank: int = -1,
         status: str = "",
         cause: Mapping[str, Any] | None = None,
+        on: int = -1,
+        hung: str = "",
         **_: Any,
     ) -> None:
         run = self._run_of(worker, run_id)
@@ -268,6 +270,8 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
                 elif status == "exited":
                     told = _cause(cause or {})
                     self._dispatcher.feed(run, RankExited(attempt=attempt, rank=rank, cause=told))
+                elif status == "waits":
+                    self._dispatcher.rank_waits(run, attempt, on=int(on), hung=str(hung))
 
     def _on_agent(self, worker: str, ready: bool = False, **_: Any) -> None:
         if self._dispatcher is not None:

@@ -1,4 +1,4 @@
-"""Where a rank was when native code brought it down, from what the interpreter wrote as it fell."""
+"""Where a rank was when native code brought it down, or when it was found to hang, from what the interpreter wrote."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 MAX_FRAMES = 16
 _STACK = "Fatal Python error:"
+_TAKEN = "Current thread "  #: where a rank that hangs was asked for its stacks
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.+)$', re.MULTILINE)
 
 
@@ -16,6 +17,8 @@ def crash_frames(text: str) -> list[dict[str, Any]]:
     ``text`` is the end of what the rank wrote to stderr. The interpreter begins with the innermost frame.
     """
     _, found, stack = text.rpartition(_STACK)
+    if not found and text.startswith(_TAKEN):
+        found, stack = _TAKEN, text.partition("\n\n")[0]
     if not found:
         return []
     frames = [

@@ -32,6 +32,7 @@ from jupyter_train.control.messages import (
     Placed,
     Queued,
     RankErred,
+    RankHung,
     ReadSpool,
     Remark,
     Report,
@@ -203,6 +204,15 @@ class Dispatcher:
             lost = WorkerLost(worker=worker, is_host_lost=self._is_host_lost(worker))
             self.feed(self.runs[run_id], lost)
         self.place()
+
+    def rank_waits(self, run: LiveRun, attempt: int, *, on: int, hung: str) -> None:
+        """Ranks wait for another one, ``on``, which hangs in the way that ``hung`` says; empty: it may only be slow."""
+        if hung:
+            self.feed(run, RankHung(attempt=attempt, rank=on, text=hung))
+        elif attempt == run.machine.attempt:
+            for place in run.machine.places:
+                if place.rank == on:
+                    self._errands.note_stacks(run, attempt, place.worker)
 
     async def relay(self, run: LiveRun, packed: Iterable[bytes]) -> None:
         """Take in events that ranks and agents packed, in order; others get their turn in between."""

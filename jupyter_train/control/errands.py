@@ -52,7 +52,7 @@ class Errands:
         self._feed = feed
         self._relay = relay
         self._agents = Agents(scheduler)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def launch(self, run: LiveRun, order: Launch) -> None:
         """Have all ranks launched; the run hears of each one."""
@@ -69,6 +69,10 @@ class Errands:
     def take_stacks(self, run: LiveRun, order: TakeStacks) -> None:
         """Have the stacks of a rank put on record; the run hears of them."""
         self._start(self._take_stacks(run, order), f"stacks of rank {order.rank} of {run.spec.run_id}")
+
+    def note_stacks(self, run: LiveRun, attempt: int, worker: str) -> None:
+        """Have the stacks of the rank on ``worker`` put on record; it may only be slow."""
+        self._start(self._stacks(run, attempt, worker), f"stacks of {run.spec.run_id} on {worker}")
 
     def wait_for_agent(self, run: LiveRun, attempt: int, worker: str, answered: Callable[[], None]) -> None:
         """Order the kill of an abandoned rank until its agent answers, then call ``answered``."""
@@ -162,16 +166,22 @@ class Errands:
         return await self._agents.spool(agent, run_id=run_id, attempt=attempt, within_s=SPOOL_S)
 
     async def _take_stacks(self, run: LiveRun, order: TakeStacks) -> None:
-        stacks: dict[int, str] = {}
+        others = [p.worker for p in run.machine.places if p.worker != order.worker]
+        shorts = [self._stacks(run, order.attempt, worker, short=True) for worker in others]
+        told, *_ = await asyncio.gather(self._stacks(run, order.attempt, order.worker), *shorts)
+        text = told.get(order.rank, "")
+        self._feed(run, StacksTaken(attempt=order.attempt, rank=order.rank, text=text))
+
+    async def _stacks(
+        self, run: LiveRun, attempt: int, worker: str, *, short: bool = False
+    ) -> dict[int, str]:
         try:
-            stacks = await self._agents.stacks(
-                order.worker, run_id=run.spec.run_id, attempt=order.attempt, within_s=STACKS_S
+            return await self._agents.stacks(
+                worker, run_id=run.spec.run_id, attempt=attempt, short=short, within_s=STACKS_S
             )
         except AgentError as error:
-            logger.warning("run %s: the stacks of rank %s: %s", run.spec.run_id, order.rank, error)
-        finally:
-            text = stacks.get(order.rank, "")
-            self._feed(run, StacksTaken(attempt=order.attempt, rank=order.rank, text=text))
+            logger.warning("run %s: the stacks of its rank on %s: %s", run.spec.run_id, worker, error)
+            return {}
 
     async def _wait_for_agent(
         self, run: LiveRun, attempt: int, worker: str, answered: Callable[[], None]
@@ -193,12 +203,12 @@ class Errands:
         else:
             answered()
 
-    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _start(self, work: Coroutine[Any, Any, object], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"jupyter-train: {name}")
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s failed", task.get_name(), exc_info=error)

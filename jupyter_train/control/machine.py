@@ -105,6 +105,11 @@ class RunMachine:
         self._has_clock = False  #: of --timeout: it counts over all attempts
 
     @property
+    def places(self) -> tuple[Place, ...]:
+        """Where the ranks of this attempt are; none while it waits for workers."""
+        return self._now.places
+
+    @property
     def is_over(self) -> bool:
         """It has ended; nothing that comes in changes that."""
         return self.state is not None and self.state.is_terminal

@@ -320,6 +320,10 @@ class Office:
         """See `jupyter_train.runtime.link.Owner`."""
         self._say(link, "ready")
 
+    def rank_waits(self, link: RankLink, on: int, hung: str) -> None:
+        """See `jupyter_train.runtime.link.Owner`."""
+        self._say(link, "waits", on=on, hung=hung)
+
     def rank_ended(self, link: RankLink, cause: Cause) -> None:
         """See `jupyter_train.runtime.link.Owner`."""
         self._links.pop(link.key, None)

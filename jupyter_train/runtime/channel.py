@@ -26,6 +26,7 @@ class FrameKind(IntEnum):
     LEFT = 4  #: the cell has ended, its results are being written; no body
     CAUSE = 5  #: JSON of a `Cause`: the rank's last word
     PROVE = 6  #: rank 0: JSON of an `Order`: somebody should compare; or of a proof: nobody needs to
+    WAITS = 8  #: JSON: the rank that is waited for long, ``on``, and in what way it hangs, ``hung``, empty if it does not
     PROOF = 7  #: a shadow: JSON of the payload of what it found
 
 

@@ -42,6 +42,9 @@ class Owner(Protocol):
     def rank_ready(self, link: RankLink) -> None:
         """The rank begins the cell."""
 
+    def rank_waits(self, link: RankLink, on: int, hung: str) -> None:
+        """The rank waits long for rank ``on``, which hangs in the way that ``hung`` says, if it does."""
+
     def proof_wanted(self, link: RankLink, told: Mapping[str, Any]) -> None:
         """The rank has recorded its first step, or says why there will be no proof."""
 
@@ -267,6 +270,9 @@ class RankLink:
                 self._left_at = asyncio.get_running_loop().time()
             case FrameKind.PROVE:
                 self._owner.proof_wanted(self, json.loads(body))
+            case FrameKind.WAITS:
+                told = json.loads(body)
+                self._owner.rank_waits(self, int(told["on"]), str(told["hung"]))
             case FrameKind.CAUSE:
                 self._cause = Cause(**json.loads(body))
 

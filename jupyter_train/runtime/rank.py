@@ -9,6 +9,7 @@ left to clean up that its death does not.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import socket
 import sys
@@ -148,6 +149,8 @@ class _Rank:
             whole=spec.whole,
             sync_batchnorm=spec.sync_batchnorm,
             parting_timeout_s=spec.parting_timeout_s,
+            hang_timeout_s=spec.hang_timeout_s,
+            waits=self._tell_wait,
             recorder=recorder,
             stop=self._stop,
             observer=observer,
@@ -243,6 +246,10 @@ class _Rank:
         )
         parallel.keep_when(checkpoints.is_due, checkpoints.agreed)
         return keeping, checkpoints
+
+    def _tell_wait(self, rank: int, hung: str) -> None:
+        """This rank waits for ``rank``, which hangs in the way that ``hung`` says, if it does."""
+        self._recorder.word(FrameKind.WAITS, json.dumps({"on": rank, "hung": hung}).encode())
 
     def _load(self, namespace: dict[str, Any], device: str) -> Loaded:
         """Fill the namespace with what was captured.

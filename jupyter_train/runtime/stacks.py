@@ -20,11 +20,12 @@ from pathlib import Path
 from jupyter_train.runtime import processes
 
 NAME = "jupyter-train-stacks"
-ANSWER_S = 0.5  #: a process that runs at all answers in milliseconds
+ANSWER_S = 0.6  #: for all that are asked: a process that runs at all answers in milliseconds
 SETTLED_S = 0.03  #: nothing was written for so long: that was all
 MOST_CHILDREN = 4  #: loader workers that are asked besides
 MOST_CHARACTERS = 20_000
 SHORT_FRAMES = 12
+OWN_FRAMES = 3  #: lines of a thread of ours: nobody's question either, but it is there
 
 _PROC = Path("/proc")
 _OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -57,18 +58,19 @@ class StacksFile:
             raise
 
     def take(self, pid: int, *, short: bool = False) -> str:
-        """The stacks of the process and of its first children; blocks for up to a second.
+        """The stacks of the process and of its first children; blocks for up to `ANSWER_S`.
 
-        Where they cannot be had, a sentence says why.
+        Where they cannot be had, a sentence says why; on a machine that is too busy the children are left out.
 
         Args:
             pid: of the rank.
             short: the main thread's newest frames alone.
         """
-        text = arranged(self._ask(pid), short=short) or _silence(pid)
+        until = time.monotonic() + ANSWER_S
+        text = arranged(self._ask(pid, until), short=short) or _silence(pid)
         if not short:
             for child in processes.children(pid)[:MOST_CHILDREN]:
-                if found := arranged(self._ask(child), short=True):
+                if found := arranged(self._ask(child, until), short=True):
                     text += f"\n\nProcess {child}, started by the rank:\n{found}"
         return text[:MOST_CHARACTERS]
 
@@ -78,30 +80,28 @@ class StacksFile:
         if fd >= 0:
             os.close(fd)
 
-    def _ask(self, pid: int) -> str:
-        if not _would_answer(pid):
+    def _ask(self, pid: int, until: float) -> str:
+        if time.monotonic() > until or not _would_answer(pid):
             return ""
         try:
             os.ftruncate(self.fd, 0)
             os.kill(pid, ask_signal())
         except OSError:  # it is gone, or this rank's link is closed
             return ""
-        size, now = 0, time.monotonic()
-        until, settled = now + ANSWER_S, now + ANSWER_S
-        while now < min(until, settled):
+        size, settled = 0, until
+        while time.monotonic() < min(until, settled):
             time.sleep(0.005)
-            now = time.monotonic()
             try:
                 found = os.fstat(self.fd).st_size
             except OSError:
                 return ""
             if found != size:
-                size, settled = found, now + SETTLED_S
+                size, settled = found, time.monotonic() + SETTLED_S
         return os.pread(self.fd, size, 0).decode(errors="backslashreplace")
 
 
 def arranged(text: str, *, short: bool = False) -> str:
-    """The interpreter's ``text`` with the main thread first and our own threads last.
+    """The interpreter's ``text`` with the main thread first and our own threads last, shortened.
 
     Args:
         text: of threads, most recent call first in each; the one that took the signal is the main thread.
@@ -111,7 +111,7 @@ def arranged(text: str, *, short: bool = False) -> str:
     if not starts:
         return ""
     blocks = [text[a:b].rstrip() for a, b in pairwise([*starts, len(text)])]
-    blocks.sort(key=lambda block: (not block.startswith("Current"), _OWN in block))
+    blocks.sort(key=lambda block: not block.startswith("Current"))
     main = blocks[0].splitlines()
     if main[-1].startswith(_COMMAND) and _IS_OURS.match(main[-2]):
         main.pop()
@@ -119,7 +119,9 @@ def arranged(text: str, *, short: bool = False) -> str:
         main.pop()  # how the cell came to be run is nobody's question
     if short:
         return "\n".join(main[: SHORT_FRAMES + 1])
-    return "\n\n".join(["\n".join(main), *blocks[1:]])
+    others = [block for block in blocks[1:] if _OWN not in block]
+    ours = ["\n".join(block.splitlines()[:OWN_FRAMES]) for block in blocks[1:] if _OWN in block]
+    return "\n\n".join(["\n".join(main), *others, *ours])
 
 
 def _would_answer(pid: int) -> bool:

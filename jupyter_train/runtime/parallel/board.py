@@ -18,7 +18,7 @@ from jupyter_train.runtime.parallel.hostmemory import host_memory
 
 ROW = 8  #: int64 numbers: word, sequence, kind, site, batch, rates, loss, life
 RING = 4
-_LIFE, _ASKED, _WHERE = 1, 2, 3  #: places in a rank's last row; the first is its newest sequence
+_LIFE, _ASKED, _WHERE, _SIGNS = 1, 2, 3, 4  #: places in a rank's last row; the first is its newest sequence
 
 
 class Life(IntEnum):
@@ -65,11 +65,11 @@ class Board(Protocol):
     def is_asked(self) -> bool:
         """Whether some rank wants to know. Any thread."""
 
-    def say_where(self, site: int) -> None:
-        """This rank is at the line with that key. Any thread."""
+    def say_where(self, site: int, signs: int) -> None:
+        """This rank is at the line with that key, and has given so many signs of life. Any thread."""
 
-    def where(self, rank: int) -> int:
-        """The key of the line at which that rank was seen last; 0: it has not said."""
+    def where(self, rank: int) -> tuple[int, int]:
+        """The key of the line at which that rank was seen last, 0: it has not said; and how many signs of life it has given."""
 
 
 class SharedBoard:
@@ -113,11 +113,13 @@ class SharedBoard:
     def is_asked(self) -> bool:
         return any(self._cells[start + RING * ROW + _ASKED] for start in self._rows)
 
-    def say_where(self, site: int) -> None:
+    def say_where(self, site: int, signs: int) -> None:
         self._cells[self._mine + RING * ROW + _WHERE] = site
+        self._cells[self._mine + RING * ROW + _SIGNS] = signs
 
-    def where(self, rank: int) -> int:
-        return int(self._cells[self._rows[rank] + RING * ROW + _WHERE])
+    def where(self, rank: int) -> tuple[int, int]:
+        at = self._rows[rank] + RING * ROW
+        return int(self._cells[at + _WHERE]), int(self._cells[at + _SIGNS])
 
 
 class GatherBoard:
@@ -171,15 +173,17 @@ class GatherBoard:
         except RuntimeError:
             return False
 
-    def say_where(self, site: int) -> None:
-        self._set(f"where/{self._groups.rank}", str(site))
+    def say_where(self, site: int, signs: int) -> None:
+        self._set(f"where/{self._groups.rank}", f"{site},{signs}")
 
-    def where(self, rank: int) -> int:
+    def where(self, rank: int) -> tuple[int, int]:
         store = self._groups.store
         try:
-            return int(store.get(f"where/{rank}")) if store.check([f"where/{rank}"]) else 0
+            said = store.get(f"where/{rank}") if store.check([f"where/{rank}"]) else b"0,0"
         except RuntimeError:
-            return 0
+            return 0, 0
+        site, signs = said.decode().split(",")
+        return int(site), int(signs)
 
     def _set(self, key: str, value: str) -> None:
         try:

@@ -61,19 +61,29 @@ class Header:
         sites: Sites,
         *,
         patience_s: float = 30.0,
+        hang_s: float = 0.0,
         remark: Callable[[str], None] = lambda text: None,
+        waits: Callable[[int, str], None] = lambda rank, hung: None,
     ) -> None:
         """What a rank tells the others.
 
         Args:
             patience_s: a rank that was waited for so long is named, with its line.
+            hang_s: a rank that was waited for so long without a sign of life is given up; 0: never.
             remark: tells the user, from whichever rank.
+            waits: tells the agent, from whichever rank, that a rank is waited for so long; and in what way it hangs,
+                empty where it does not (yet).
         """
         self._board = board
         self._groups = groups
         self._sites = sites
         self._patience_s = patience_s
+        self._hang_s = hang_s
         self._remark = remark
+        self._waits = waits
+        self._life: dict[
+            int, tuple[int, int]
+        ] = {}  #: rank → its signs of life, and the look that found the last
         self._looks = 0  #: since this rank's newest operation was posted
         self._told: set[tuple[int, int]] = set()
         self.sequence = 0
@@ -101,7 +111,9 @@ class Header:
         if self.parted:
             self.part()
         self.sequence = sequence = self.sequence + 1
-        self._looks = 0
+        if self._looks:
+            self._looks = 0
+            self._life.clear()
         digest = hash((int(kind), site.key, batch, rates, loss)) & _MASK
         self._word = word = (digest & ~0xFFFF) | (sequence & 0xFFFF) | (1 << 62)
         self._board.post(sequence, [word, sequence, int(kind), site.key, batch, rates, loss, 0])
@@ -158,25 +170,49 @@ class Header:
         """Others that are busy with something else are waited for; where they are is asked in time, and said."""
         mine = rows[self._groups.rank]
         waited_s = self._looks * PATIENCE.total_seconds()
-        if waited_s < self._patience_s / 2:
+        if waited_s < min(self._patience_s, self._hang_s or self._patience_s) / 2:
             return
         self._board.ask()
-        if waited_s < self._patience_s:
-            return
         waiting = [rank for rank, row in enumerate(rows) if row.sequence == mine.sequence]
         if self._groups.rank != waiting[0]:
             return  # one of them says it
+        furthest_behind = min(row.sequence for row in rows)  # the others wait for those themselves
         for rank, row in enumerate(rows):
-            if row.sequence >= mine.sequence or (rank, mine.site) in self._told:
+            if row.sequence >= mine.sequence or row.sequence > furthest_behind:
                 continue
-            self._told.add((rank, mine.site))
-            where = self._board.where(rank)
-            self._remark(
-                f"rank {rank} {f'is at {self._sites.place(where)}' if where else 'does not answer'} while {_ranks(waiting)} "
-                f"{'wait' if len(waiting) > 1 else 'waits'} for it at {self._place(mine)}{_doing(mine)}, for {self._patience_s:g} s "
-                "by now. A rank that is slow is waited for; where this one never comes, because of a condition that depends on "
-                "the rank or on its share of the data, interrupt the run"
+            where, signs = self._board.where(rank)
+            is_known, found = self._life.get(rank, (-1, 0))
+            if is_known != signs:
+                self._life[rank] = (signs, self._looks)
+            elif self._hang_s and (self._looks - found) * PATIENCE.total_seconds() >= self._hang_s:
+                self._life[rank] = (signs, self._looks)  # once: the controller ends the attempt
+                self._waits(rank, self._hangs(rank, where, waiting, mine))
+            if waited_s >= self._patience_s and (rank, mine.site) not in self._told:
+                self._told.add((rank, mine.site))
+                self._waits(rank, "")
+                self._remark(self._slow(rank, where, waiting, mine))
+
+    def _slow(self, rank: int, where: int, waiting: list[int], mine: Row) -> str:
+        return (
+            f"rank {rank} {self._seen(where)} while {_ranks(waiting)} {_wait(waiting)} for it at {self._place(mine)}"
+            f"{_doing(mine)}, for {self._patience_s:g} s "
+            "by now. A rank that is slow is waited for; where this one never comes, because of a condition that depends on "
+            "the rank or on its share of the data, interrupt the run"
+            + (
+                f". Without any sign of life for {self._hang_s:g} s (jupyter-train.hang-timeout) it is given up"
+                if self._hang_s
+                else ""
             )
+        )
+
+    def _hangs(self, rank: int, where: int, waiting: list[int], mine: Row) -> str:
+        return (
+            f"it {self._seen(where)} and gave no sign of life for {self._hang_s:g} s, while {_ranks(waiting)} "
+            f"{_wait(waiting)} for it at {self._place(mine)}{_doing(mine)}"
+        )
+
+    def _seen(self, where: int) -> str:
+        return f"is at {self._sites.place(where)}" if where else "does not answer"
 
     def live(self, life: Life) -> None:
         """Say how this rank stands; the end is said once."""
@@ -278,6 +314,10 @@ def _have_other_terms(rows: list[Row]) -> bool:
 
 def _doing(row: Row) -> str:
     return f" {_TEXT[Kind(row.kind)]}"
+
+
+def _wait(ranks: list[int]) -> str:
+    return "wait" if len(ranks) > 1 else "waits"
 
 
 def _ranks(ranks: list[int]) -> str:

@@ -89,6 +89,10 @@ class Sites:
             return True
         return file.startswith(self._packages)
 
+    def is_users(self, code: CodeType) -> bool:
+        """Whether ``code`` is the user's. Any thread."""
+        return not self._is_foreign(code)
+
     def frame(self, depth: int = 1) -> FrameType | None:
         """The user's frame, looking from ``depth`` callers up."""
         frame: FrameType | None = sys._getframe(depth)

@@ -231,6 +231,8 @@ class Parallel:
         sync_batchnorm: bool,
         whole: Sequence[WholeLoop],
         parting_timeout_s: float,
+        hang_timeout_s: float,
+        waits: Callable[[int, str], None],
         stop: StopFlag,
         remarks: Remarks,
     ) -> None:
@@ -254,7 +256,13 @@ class Parallel:
         one_host = local_world_size == self.world_size
         board = make_board(groups, one_host=one_host)
         self._header = header = Header(
-            board, groups, sites, patience_s=parting_timeout_s, remark=observer.recorder.remark
+            board,
+            groups,
+            sites,
+            patience_s=parting_timeout_s,
+            hang_s=hang_timeout_s,
+            remark=observer.recorder.remark,
+            waits=waits,
         )
         self._lookout = Lookout(board, sites)
         self._lookout.start()
@@ -352,6 +360,8 @@ def install(
     sync_batchnorm: bool = True,
     whole: Sequence[WholeLoop] = (),
     parting_timeout_s: float = 30.0,
+    hang_timeout_s: float = 0.0,
+    waits: Callable[[int, str], None] = lambda rank, hung: None,
     recorder: Any,
     stop: StopFlag,
     observer: Observer,
@@ -371,6 +381,8 @@ def install(
         sync_batchnorm: statistics of a BatchNorm are those of the global batch.
         whole: loops that were found not to be splittable.
         parting_timeout_s: a rank that others wait for so long is named, with its line.
+        hang_timeout_s: a rank that others wait for so long without a sign of life is given up; 0: never.
+        waits: tells that a rank is waited for long, and in what way it hangs; empty where it does not.
         recorder: its ``remark`` says what is done otherwise than written.
         observer: attached here, so that every run has its curves.
         cell_file: the file name under which the cell was compiled.
@@ -401,6 +413,8 @@ def install(
                 sync_batchnorm=sync_batchnorm,
                 whole=whole,
                 parting_timeout_s=parting_timeout_s,
+                hang_timeout_s=hang_timeout_s,
+                waits=waits,
                 stop=stop,
                 remarks=remarks,
             )

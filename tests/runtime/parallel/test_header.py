@@ -20,18 +20,32 @@ THERE = Site(file="<cell>", line=7, text="")
 
 
 TOLD: list[str] = []  #: remarks of both
+WAITS: list[tuple[int, str]] = []  #: for whom, and how it hangs
 
 
 @pytest.fixture
 def two(tmp_path: Path) -> list[Header]:
+    return headers(tmp_path, 2)
+
+
+def headers(tmp_path: Path, ranks: int, *, hang_s: float = 0.0) -> list[Header]:
     TOLD.clear()
-    path = new_file(board_bytes(2), [tmp_path])
-    memory = map_file(path, board_bytes(2))
+    WAITS.clear()
+    path = new_file(board_bytes(ranks), [tmp_path])
+    memory = map_file(path, board_bytes(ranks))
     assert memory is not None
-    groups: Any = [SimpleNamespace(rank=r, world_size=2, on_wait=None) for r in range(2)]
+    groups: Any = [SimpleNamespace(rank=r, world_size=ranks, on_wait=None) for r in range(ranks)]
     return [
-        Header(SharedBoard(memory, r, 2), groups[r], Sites("<cell>"), patience_s=2.0, remark=TOLD.append)
-        for r in range(2)
+        Header(
+            SharedBoard(memory, r, ranks),
+            groups[r],
+            Sites("<cell>"),
+            patience_s=2.0,
+            hang_s=hang_s,
+            remark=TOLD.append,
+            waits=lambda rank, hung: WAITS.append((rank, hung)),
+        )
+        for r in range(ranks)
     ]
 
 
@@ -103,13 +117,14 @@ def test_a_rank_that_is_long_waited_for_is_named_once_with_its_line(two: list[He
         two[0].look(None)
     assert two[1]._board.is_asked()
     assert not TOLD
-    two[1]._board.say_where(THERE.key)
+    two[1]._board.say_where(THERE.key, 1)
     for _ in range(10):
         two[0].look(None)
     (told,) = TOLD
     assert told.startswith(
         "rank 1 is at line 7 while rank 0 waits for it at line 4 in backward(), for 2 s by now."
     )
+    assert WAITS == [(1, "")], "its stacks are asked for, once"
 
 
 def test_a_rank_that_holds_python_up_does_not_answer(two: list[Header]) -> None:
@@ -125,3 +140,61 @@ def test_ranks_that_come_in_time_are_not_asked(two: list[Header]) -> None:
             header.post(Kind.BACKWARD, HERE)
             header.look(None)
     assert not two[0]._board.is_asked()
+
+
+def test_a_rank_without_a_sign_of_life_is_given_up_once_a_time_out(tmp_path: Path) -> None:
+    two = headers(tmp_path, 2, hang_s=5.0)
+    two[0].post(Kind.BACKWARD, HERE)
+    two[1]._board.say_where(THERE.key, 3)
+    for _ in range(11):
+        two[0].look(None)
+    assert not any(hung for _, hung in WAITS), "it gave one when it was first seen, 1 s after the wait began"
+    for _ in range(3):
+        two[0].look(None)
+    assert [one for one in WAITS if one[1]] == [
+        (
+            1,
+            "it is at line 7 and gave no sign of life for 5 s, while rank 0 waits for it at line 4 in backward()",
+        )
+    ]
+
+
+def test_a_rank_that_gives_signs_of_life_is_waited_for(tmp_path: Path) -> None:
+    two = headers(tmp_path, 2, hang_s=5.0)
+    two[0].post(Kind.BACKWARD, HERE)
+    for look in range(100):
+        two[1]._board.say_where(THERE.key, look // 8)
+        two[0].look(None)
+    assert WAITS == [(1, "")]
+
+
+def test_a_rank_that_cannot_answer_at_all_is_given_up_too(tmp_path: Path) -> None:
+    two = headers(tmp_path, 2, hang_s=1.0)
+    two[1].post(Kind.BACKWARD, HERE)
+    for _ in range(4):
+        two[1].look(None)
+    assert WAITS[0][0] == 0
+    assert WAITS[0][1].startswith("it does not answer and gave no sign of life for 1 s")
+
+
+def test_of_several_ranks_the_one_that_all_wait_for_is_given_up(tmp_path: Path) -> None:
+    three = headers(tmp_path, 3, hang_s=5.0)
+    three[0].post(Kind.BACKWARD, HERE)
+    three[2].post(Kind.BACKWARD, HERE)
+    for _ in range(12):
+        three[0].look(None)
+        three[2].look(None)
+    assert [(rank, bool(hung)) for rank, hung in WAITS] == [(1, False), (1, True)], "and one rank says it"
+
+
+def test_each_wait_begins_anew(tmp_path: Path) -> None:
+    two = headers(tmp_path, 2, hang_s=5.0)
+    for _ in range(10):
+        for _ in range(8):
+            two[1].post(Kind.BACKWARD, HERE)
+            two[0].post(Kind.BACKWARD, HERE)
+        two[0].post(Kind.BACKWARD, HERE)
+        for _ in range(6):
+            two[0].look(None)
+        two[1].post(Kind.BACKWARD, HERE)
+    assert not any(hung for _, hung in WAITS)
