@@ -35,6 +35,7 @@ from jupyter_train.runtime.link import RankLink
 from jupyter_train.runtime.processes import kill_group, kill_marked
 from jupyter_train.runtime.proof.keeper import Keeper, too_little_memory
 from jupyter_train.runtime.relay import Relay
+from jupyter_train.runtime.sharedmemory import forget_names
 from jupyter_train.runtime.spool import read_spools, spool_name
 from jupyter_train.runtime.tidying import Tidying
 from jupyter_train.runtime.usage import Reading, UsageSampler
@@ -339,6 +340,7 @@ class Office:
             shadow.when_gone(self._loop.time() - link.began, lambda: self._gone(link, cause))
         spool = link.job.folder / spool_name(link.job.attempt, link.job.rank)
         self._loop.call_later(SPOOL_KEPT_S, _remove, spool)
+        forget_names(*attempt)
 
     def _gone(self, link: RankLink, cause: Cause) -> None:
         """Nothing of that rank will follow."""

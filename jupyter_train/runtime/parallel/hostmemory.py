@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from jupyter_train.runtime.parallel.groups import Groups
-from jupyter_train.runtime.sharedmemory import PREFIX, SHARED_MEMORY
+from jupyter_train.runtime.processes import ATTEMPT_MARK, RUN_MARK
+from jupyter_train.runtime.sharedmemory import SHARED_MEMORY, prefix_of
 
 
 def host_memory(groups: Groups, key: str, size_bytes: int, *, on_disk: bool = False) -> mmap.mmap | None:
@@ -34,7 +35,7 @@ def host_memory(groups: Groups, key: str, size_bytes: int, *, on_disk: bool = Fa
     memory = map_file(path, size_bytes)
     everywhere = groups.all_gather(torch.tensor([memory is not None])).all().item()
     if path and groups.rank == 0:
-        os.unlink(path)
+        Path(path).unlink(missing_ok=True)
     return memory if everywhere else None
 
 
@@ -45,7 +46,7 @@ def new_file(size_bytes: int, folders: Sequence[Path]) -> str:
             room = os.statvfs(folder)
             if size_bytes > room.f_bavail * room.f_frsize // 2:
                 continue
-            descriptor, path = tempfile.mkstemp(prefix=PREFIX, dir=folder)
+            descriptor, path = tempfile.mkstemp(prefix=_prefix(), dir=folder)
             try:
                 # Not by ftruncate: room that is missing must be missed here, not by SIGBUS in the mapping.
                 os.posix_fallocate(descriptor, 0, size_bytes)
@@ -56,6 +57,10 @@ def new_file(size_bytes: int, folders: Sequence[Path]) -> str:
                 os.close(descriptor)
             return path
     return ""
+
+
+def _prefix() -> str:
+    return prefix_of(os.environ.get(RUN_MARK, ""), os.environ.get(ATTEMPT_MARK, ""))
 
 
 def map_file(path: str, size_bytes: int) -> mmap.mmap | None:
