@@ -2,6 +2,7 @@
 # make lab     JupyterLab, opened on the first notebook
 # make test    all tests            make test ARGS="tests/record -x"
 # make check   formatting, lint, types, import layers
+# make soak    long campaigns of faults, half an hour; writes docs/soak.md    make soak ARGS="--only cycles"
 # make clean   remove what the other targets left; distclean removes .venv too
 #
 # Only Python >= 3.11 has to be there. PYTHON=/path/to/python3.12 chooses one.
@@ -15,7 +16,7 @@ SOURCES := jupyter_train tests benchmarks tools notebooks
 # JupyterLab wants to be told that root is meant.
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 
-.PHONY: help env demo lab test check lint form types layers format clean distclean
+.PHONY: help env demo lab test soak check lint form types layers format clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -32,6 +33,9 @@ lab: env
 
 test: env
 	$(BIN)/python -m pytest $(ARGS)
+
+soak: env
+	$(BIN)/python -m benchmarks soak $(ARGS)
 
 # Separate targets, so that `make -k check` shows everything that is wrong at once.
 check: lint form types layers

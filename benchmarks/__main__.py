@@ -1,4 +1,4 @@
-"""``python -m benchmarks start|log|throughput|capture|check|import|placement [--json] [--repeat N]``"""
+"""``python -m benchmarks start|log|throughput|capture|check|import|placement [--json] [--repeat N]``, or ``soak``"""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from benchmarks import capture, check, load_ext, log, placement, start, throughput
 from benchmarks.models import MODELS
 from benchmarks.report import Row
+from benchmarks.soak import command as soak
 
 MEASURES: dict[str, Callable[..., Iterator[Row]]] = {
     "start": start.measure,
@@ -45,12 +46,15 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
             one.add_argument(
                 "--workers", type=int, default=0, metavar="N", help="of each rank's loader (default: 0)"
             )
+    soak.add_to(which)
     return parser.parse_args(given)
 
 
 def main(given: Sequence[str] | None = None) -> int:
     """Measures and prints; returns the exit status."""
     asked = arguments(given)
+    if asked.measure == "soak":
+        return soak.run(asked)
     if asked.repeat is not None and asked.repeat < 1:
         print("--repeat takes a number from 1", file=sys.stderr)
         return 2

@@ -8,8 +8,9 @@ import queue
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,14 +27,16 @@ def environment(home: Path) -> dict[str, str]:
 class Kernel:
     """One kernel; ``press`` sends a cell as a front end does, ``run`` waits for its end too."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         from jupyter_client.manager import KernelManager
 
         self.home = home
         self._manager: Any = KernelManager(kernel_name="python3")
         # ipykernel warns that it listens on loopback without encryption, as every kernel does.
         quiet = ["--log-level=ERROR"]
-        self._manager.start_kernel(env=environment(home), cwd=str(home), extra_arguments=quiet)
+        self._manager.start_kernel(
+            env={**environment(home), **settings}, cwd=str(home), extra_arguments=quiet
+        )
         self._client: Any = self._manager.client()
         self._client.start_channels()
         self._client.wait_for_ready(timeout=60)
