@@ -15,11 +15,49 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 
 #: File systems of Linux whose files another host may change, by the name that mountinfo has for them.
 _OVER_NETWORK = frozenset(
-    ["nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "coda", "ceph", "lustre", "gpfs", "beegfs", "beegfs_nodev", "pvfs2", "orangefs", "gfs2", "ocfs2", "glusterfs", "panfs", "wekafs", "vastfs", "9p", "davfs"]
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "ncpfs",
+        "afs",
+        "coda",
+        "ceph",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "beegfs_nodev",
+        "pvfs2",
+        "orangefs",
+        "gfs2",
+        "ocfs2",
+        "glusterfs",
+        "panfs",
+        "wekafs",
+        "vastfs",
+        "9p",
+        "davfs",
+    ]
 )
 #: What serves files of this host through FUSE. Any other of that kind (sshfs, s3fs, rclone, …) serves another's.
 _FUSE_OF_HERE = frozenset(
-    ["fuse.fuse-overlayfs", "fuse.overlayfs", "fuse.mergerfs", "fuse.bindfs", "fuse.gocryptfs", "fuse.encfs", "fuse.ecryptfs", "fuse.cryfs", "fuse.lxcfs", "fuse.ntfs", "fuse.ntfs-3g", "fuse.exfat", "fuse.portal"]
+    [
+        "fuse.fuse-overlayfs",
+        "fuse.overlayfs",
+        "fuse.mergerfs",
+        "fuse.bindfs",
+        "fuse.gocryptfs",
+        "fuse.encfs",
+        "fuse.ecryptfs",
+        "fuse.cryfs",
+        "fuse.lxcfs",
+        "fuse.ntfs",
+        "fuse.ntfs-3g",
+        "fuse.exfat",
+        "fuse.portal",
+    ]
 )
 
 

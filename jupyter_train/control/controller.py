@@ -102,7 +102,7 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
         self._acknowledgements = Acknowledgements(scheduler.worker_send, lambda: self._journal.has_room)
         self._readers = Readers(self._events, unread_timeout_s=unread_timeout_s())
         self._look_for_agents()
-        awake = PeriodicCallback(self._stay_awake, AWAKE_EVERY_MS)
+        awake = PeriodicCallback(self._now_and_then, AWAKE_EVERY_MS)
         scheduler.periodic_callbacks[NAME] = awake  # stopped with the scheduler
         awake.start()
         self._opened.set_result(None)
@@ -323,6 +323,11 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
             if worker not in dispatcher.agents and now - self._probed.get(worker, 0.0) > PROBE_EVERY_S:
                 self._probed[worker] = now
                 dispatcher.probe(worker)
+
+    def _now_and_then(self) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher.look_at_clock()
+        self._stay_awake()
 
     def _stay_awake(self) -> None:
         """Keep the scheduler's idle time-out away from runs, which have no tasks while they wait, and from what nobody has read."""

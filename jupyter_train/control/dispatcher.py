@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,7 @@ from jupyter_train.control.messages import (
 )
 from jupyter_train.control.placement import Seat, check_fits
 from jupyter_train.control.waitlist import Queue, Request, joined, left, plan
+from jupyter_train.control.words import set_back_sentence
 from jupyter_train.errors import RunNotFound
 from jupyter_train.home import RUN_ID
 from jupyter_train.record import Event, EventKind, RunSpec, checkpoint_part, unpack_event
@@ -69,9 +71,8 @@ _RINGS: dict[Timer, Input] = {
 
 SLICE_S = 0.002  #: events are taken in for so long before others get their turn
 IN_MEMORY = 16  #: ended runs whose events stay in memory
-REPLACED_S = (
-    30.0  #: a worker that was lost is replaced within so long, where somebody looks after the cluster
-)
+REPLACED_S = 30.0  #: so soon a lost worker is replaced, where somebody looks after the cluster
+SET_BACK_S = 2.0  #: less is a clock that is kept right by little steps
 
 
 class Dispatcher:
@@ -248,6 +249,14 @@ class Dispatcher:
             )
         if self._queue:
             self._retry = asyncio.get_running_loop().call_later(RETRY_S, self.place)
+
+    def look_at_clock(self) -> None:
+        """Tell runs that go on where the clock of this machine was set back: their times are not its any more."""
+        back_s = self._clock.set_back_s
+        for run in self.active if back_s > SET_BACK_S else []:
+            if back_s > run.set_back_s + SET_BACK_S:
+                run.set_back_s = back_s
+                self._record(run, [(run.remark_event(set_back_sentence(socket.gethostname(), back_s)), None)])
 
     async def end_all(self, reason: str, within_s: float) -> None:
         """End every run: the cluster goes away."""

@@ -31,6 +31,7 @@ class LiveRun:
         self.log = EventLog(spec.run_id)
         self.timers: dict[Timer, asyncio.TimerHandle] = {}
         self.knows_trouble = False  #: its log says that the journal cannot be written
+        self.set_back_s = 0.0  #: its log says that the machine's clock was set back by so much
         self._changed = asyncio.Event()
 
     def notify(self) -> None:

@@ -124,3 +124,19 @@ def timeout_sentence(timeout_s: float) -> str:
 def vain_sentence(times: int, reason: str) -> str:
     """A cell was started over and over, for loops that were not to be split any more."""
     return f"the cell was started over {times} times, and still: {reason}"
+
+
+def set_back_sentence(host: str, seconds: float) -> str:
+    """The clock of the controller's machine was set back while a run went on."""
+    hours, minutes = int(seconds // 3600), seconds % 3600 / 60
+    told = (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{hours} h {minutes:.0f} min"
+        if hours
+        else f"{minutes:.0f} min"
+    )
+    return (
+        f"the clock of {host} was set back by {told}: the run's own times go on as if it had not been, "
+        "what its ranks tell from now on has the new time, and nothing is lost"
+    )

@@ -15,8 +15,8 @@ _NUMBERED = re.compile(r"attempt (\d+): ")
 
 
 def place_in_queue(view: RunView) -> str:
-    """``place 2 in the queue``, while the run waits for workers."""
-    waits = view.state in (RunState.PENDING, RunState.RETRYING)
+    """``place 2 in the queue``, while the run waits for workers and does not say it by its reason."""
+    waits = view.state in (RunState.PENDING, RunState.RETRYING) and "in the queue" not in view.reason
     return f"place {view.queue_place} in the queue" if waits and view.queue_place > 0 else ""
 
 

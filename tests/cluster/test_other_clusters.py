@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from jupyter_train._version import __version__
 from jupyter_train.cluster import environment
+from jupyter_train.cluster.fingerprint import fingerprint
+from jupyter_train.cluster.records import ClusterRecord
 from jupyter_train.cluster.session import Session
 from jupyter_train.errors import ClusterError, ClusterUnreachable, EnvironmentMismatch
 
@@ -102,6 +107,36 @@ def test_a_difference_is_told_before_anything_is_installed(
         session.use(lab)
     assert "where" in str(caught.value)
     assert session.current is None
+
+
+def test_a_kernel_with_another_jupyter_train_is_refused_and_the_first_one_goes_on(
+    lab: str, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = session.use(lab)
+    newer = Session()
+    with monkeypatch.context() as patched:
+        patched.setattr(environment, "__version__", "99.0")
+        with pytest.raises(
+            EnvironmentMismatch,
+            match=rf"have jupyter_train {re.escape(__version__)}, and this kernel has 99\.0\. Use the same",
+        ):
+            newer.use(lab)
+    assert newer.current is None
+    assert first.is_alive
+    assert [worker["agent"] for worker in first.workers()] == [True]
+
+
+def test_a_local_cluster_of_another_environment_is_looked_at_before_it_is_used(
+    lab: str, session: Session, record: ClusterRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed import Client
+
+    ours = environment.here()
+    monkeypatch.setattr(environment, "here", lambda: {**ours, "jupyter_train": "99.0"})
+    with Client(lab, set_as_default=False) as client:
+        with pytest.raises(EnvironmentMismatch, match=r"this kernel has 99\.0"):
+            session._take(client, name="local-old", kind="local", record=record)
+        session._take(client, name="local", kind="local", record=replace(record, fingerprint=fingerprint()))
 
 
 def test_nothing_answers_there(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

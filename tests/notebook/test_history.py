@@ -73,6 +73,12 @@ def test_a_run_that_waits_says_its_place_and_why() -> None:
     assert "queue" not in run.text
 
 
+def test_a_reason_that_says_the_place_is_enough() -> None:
+    run = History()
+    run.state("PENDING", 0, queue_place=2, reason="number 2 in the queue: needs 4 workers")
+    assert run.text.count("queue") == 1
+
+
 def test_attempts_and_what_became_of_each_are_told() -> None:
     run = History()
     run.runs(1)
