@@ -31,16 +31,25 @@ class Copies(Protocol):
         """A tensor that will hold the copy of ``tensor``."""
 
 
+class Shards(Protocol):
+    """Who takes tensors of which each rank has a part: `jupyter_train.runtime.checkpoint.sharded.Shards`."""
+
+    def add(self, tensor: Any, at: str) -> dict[str, Any]:
+        """What stands for the whole of ``tensor`` in the file; ``at`` is alike on all ranks."""
+
+
 class Freezer:
     """Freezes values; what it has met it knows again. For one snapshot, by one thread.
 
     Args:
         copies: who copies the tensors.
+        shards: takes tensors of which each rank has a part.
         grads: whether gradients are kept with the parameters that have them.
     """
 
-    def __init__(self, copies: Copies, *, grads: bool = True) -> None:
+    def __init__(self, copies: Copies, *, shards: Shards | None = None, grads: bool = True) -> None:
         self._copies = copies
+        self._shards = shards
         self._grads = grads
         self._known: dict[int, tuple[Any, Any]] = {}
 
@@ -129,6 +138,10 @@ class Freezer:
     def _tensor(self, tensor: Any, at: str) -> Any:
         import torch
 
+        from jupyter_train.runtime.checkpoint.sharded import is_sharded
+
+        if self._shards is not None and is_sharded(tensor):
+            return self._shards.add(tensor, at)
         kind = type(tensor)
         if kind is not torch.Tensor and kind is not torch.nn.Parameter:
             raise CannotKeep(f"{at} is a {_type_name(tensor)}, a kind of tensor that cannot be copied here")

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,16 @@ from jupyter_train.runtime.checkpoint.files import CheckpointFile
 from jupyter_train.runtime.checkpoint.freezing import CannotKeep, Freezer
 from jupyter_train.runtime.checkpoint.reader import read_metric
 from jupyter_train.runtime.checkpoint.retention import KEEP_LAST, ranking
+from jupyter_train.runtime.checkpoint.sharded import (
+    GIVEN_UP,
+    Nothing,
+    Shards,
+    agree,
+    exchange,
+    has_process_group,
+    new_group,
+    write_shards,
+)
 from jupyter_train.runtime.checkpoint.shelf import Shelf
 from jupyter_train.runtime.checkpoint.staging import Copied, Staging, StagingPool
 from jupyter_train.runtime.checkpoint.state import Snapshot
@@ -34,6 +45,7 @@ class _Copy:
     snapshot: Snapshot
     content: dict[str, Any]
     copied: Copied
+    shards: Shards
 
 
 class Keeping:
@@ -69,6 +81,7 @@ class Keeping:
         self._keep_last = keep_last
         self._pool = StagingPool()
         self._waiting: deque[_Copy] = deque()
+        self._group: Any = None  #: of the threads of all ranks, where state is sharded
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -101,7 +114,7 @@ class Keeping:
         self._tell({"number": snapshot.number, "begun": True})
         # Without a lock: a stop raises its exception anywhere in here.
         self._waiting.append(copy)
-        most = 1 if self._rank == 0 else MOST_WAITING
+        most = 1 if self._rank == 0 or copy.shards else MOST_WAITING
         while len(self._waiting) > most:
             self._forget(self._waiting)
         if self._thread is None:
@@ -124,10 +137,11 @@ class Keeping:
 
     def _copy(self, snapshot: Snapshot) -> _Copy:
         staging = Staging(self._pool)
-        freezer = Freezer(staging)
+        shards = Shards(staging)
+        freezer = Freezer(staging, shards=shards)
         left_out: dict[str, str] = {}
 
-        def frozen(values: Mapping[str, Any]) -> dict[str, Any]:
+        def frozen(values: Mapping[str, Any], freezer: Freezer = freezer) -> dict[str, Any]:
             states = {}
             for label, value in values.items():
                 try:
@@ -138,6 +152,13 @@ class Keeping:
                     left_out[label] = str(error)
             return states
 
+        shared = {}
+        if self._rank == 0:
+            shared = frozen(snapshot.shared)
+        elif (
+            has_process_group()
+        ):  # every rank has parts of it, and a library may ask all of them for its state
+            frozen(snapshot.shared, Freezer(Nothing(), shards=shards))
         content = {
             "format": FORMAT,
             "version": VERSION,
@@ -151,13 +172,18 @@ class Keeping:
             "names": list(snapshot.names),
             "metric": {name: float(value) for name, value in snapshot.metric.items()},
             "position": freezer.freeze(dict(snapshot.position), "the position"),
-            "shared": frozen(snapshot.shared) if self._rank == 0 else {},
+            "shared": shared,
             "own": frozen(snapshot.own),
             "left_out": left_out,
         }
+        if shards:
+            folder = CheckpointFile(attempt=self._attempt, number=snapshot.number, sharded=True).name
+            content["sharded"] = {"folder": folder, "markers": shards.markers}
+            if self._group is None:
+                self._group = new_group()
         for label, why in left_out.items():
             self._say_once(f"checkpoints leave out {label}: {why}")
-        return _Copy(snapshot=snapshot, content=content, copied=staging.copy())
+        return _Copy(snapshot=snapshot, content=content, copied=staging.copy(), shards=shards)
 
     # In the thread
 
@@ -180,6 +206,11 @@ class Keeping:
     def _write_or_say(self, copy: _Copy) -> None:
         """A failure costs this checkpoint, not the run; the next one is another try."""
         try:
+            if copy.shards:
+                agreed = self._agreed(copy)
+                if agreed is None:
+                    return
+                copy = agreed
             self._write(copy)
         except Exception as error:
             self._in_trouble = True
@@ -201,7 +232,11 @@ class Keeping:
         snapshot = copy.snapshot
         file = CheckpointFile(attempt=self._attempt, number=snapshot.number, rank=self._rank)
         copy.copied.wait()
-        size = write_file(self._folder / file.name, copy.content)
+        size = 0
+        if copy.shards:
+            folder = self._folder / copy.content["sharded"]["folder"]
+            size = write_shards(folder, copy.shards.tensors(), self._group)
+        size += write_file(self._folder / file.name, copy.content)
         part = CheckpointPart(
             number=snapshot.number,
             step=snapshot.step,
@@ -218,6 +253,30 @@ class Keeping:
         keep_last = self._keep_last if snapshot.keep_last is None else snapshot.keep_last
         for dropped in self._shelf.tidy(keep_last=keep_last, best=snapshot.best):
             self._tell(dropped.to_payload())
+
+    def _agreed(self, copy: _Copy) -> _Copy | None:
+        """The snapshot that all ranks have; None where another rank has none any more."""
+
+        def newer(number: int) -> int:
+            nonlocal copy
+            copy.copied.release()
+            while True:
+                closing = self._closing
+                while self._waiting:
+                    try:
+                        copy = self._waiting.popleft()
+                    except IndexError:
+                        break
+                    if copy.snapshot.number >= number:
+                        return copy.snapshot.number
+                    copy.copied.release()
+                if closing:
+                    return GIVEN_UP
+                self._wake.wait()
+                self._wake.clear()
+
+        agreed = agree(partial(exchange, self._group), copy.snapshot.number, newer)
+        return None if agreed == GIVEN_UP else copy
 
     def _forget(self, waiting: deque[_Copy]) -> None:
         try:

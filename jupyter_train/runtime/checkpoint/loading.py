@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jupyter_train.runtime.checkpoint.freezing import KIND
+from jupyter_train.runtime.checkpoint.sharded import SHARDED, fill
 
 _WITH_STATE = ("module", "optimizer", "object", "generator", "random")
 _PLAIN_DICTS: dict[str, type] = {"OrderedDict": OrderedDict, "Counter": Counter, "defaultdict": defaultdict}
@@ -62,10 +63,12 @@ class Loading:
 
     Args:
         states: give the state dict of an object that there is no target for.
+        filled: sharded tensors that have been loaded already, by the id of what stands for them.
     """
 
-    def __init__(self, *, states: bool = False) -> None:
+    def __init__(self, *, states: bool = False, filled: Mapping[int, Any] | None = None) -> None:
         self._states = states
+        self._filled = filled or {}
         self._made: dict[int, tuple[Any, Any]] = {}  #: saved object → what it became
         self._taken: dict[int, Any] = {}  #: targets that have been loaded
         self._storages: dict[
@@ -134,6 +137,8 @@ class Loading:
             return self._once(saved, lambda: self._tensor_with(target, saved))
         if kind == "array":
             return self._once(saved, lambda: self._array(target, saved))
+        if kind == SHARDED:
+            return self._once(saved, lambda: self._sharded(target, saved))
         if kind == "scalar":
             return self._note(saved, _scalar(saved))
         if kind == "dict":
@@ -234,6 +239,17 @@ class Loading:
                 tensor.grad = None
         return tensor
 
+    def _sharded(self, target: Any, saved: dict[str, Any]) -> Any:
+        """What ranks had parts of: in ``target``, itself sharded or not, else whole."""
+        import torch
+
+        if (filled := self._filled.get(id(saved))) is not None:
+            return filled
+        if not isinstance(target, torch.Tensor) or tuple(target.shape) != tuple(saved["shape"]):
+            target = torch.empty(saved["shape"], dtype=saved["dtype"])
+        fill([(saved, target)])
+        return target
+
     def _gradient(self, saved: Any, owner: Any) -> Any:
         import torch
 
@@ -300,9 +316,9 @@ class Loading:
             return OrderedDict((name, self.into(None, one, at)) for name, one in saved["state"].items())
         return self.into(None, saved["state"], at)
 
-    def _fresh(self, saved: Any) -> Any:
+    def _fresh(self, saved: Any, filled: Mapping[int, Any] | None = None) -> Any:
         """A copy that shares nothing with anybody but itself."""
-        return Loading(states=True).into(None, saved, "the state")
+        return Loading(states=True, filled=filled).into(None, saved, "the state")
 
     def _once(self, saved: Any, make: Any) -> Any:
         if (made := self._made.get(id(saved))) is not None:

@@ -6,14 +6,17 @@ import random
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from jupyter_train.runtime.checkpoint.freezing import KIND
+from jupyter_train.runtime.checkpoint.sharded import SHARDED, fill
+
 if TYPE_CHECKING:
     from jupyter_train.runtime.checkpoint.loading import Loading
 
 #: Those that come with numpy; a file may name no other class.
 BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 
-Fresh = Callable[[Any], Any]
-"""A copy of something saved."""
+Fresh = Callable[..., Any]
+"""Makes a copy of something saved; of sharded tensors in it those that are given beside."""
 
 
 def load_module(loading: Loading, target: Any, saved: Mapping[str, Any], at: str) -> None:
@@ -26,7 +29,12 @@ def load_module(loading: Loading, target: Any, saved: Mapping[str, Any], at: str
         target.named_buffers(remove_duplicate=False)
     )
     state = {}
+    parts = [(one, before[name]) for name, one in saved["state"].items() if is_marker(one) and name in before]
+    fill(parts)
     for name, one in saved["state"].items():
+        if is_marker(one):
+            state[name] = before.get(name)
+            continue
         state[name] = one if isinstance(one, torch.Tensor) else loading.into(None, one, f"{at}.{name}")
         _take_dtype(before.get(name), one)
     try:
@@ -51,7 +59,7 @@ def load_module(loading: Loading, target: Any, saved: Mapping[str, Any], at: str
         parameter.requires_grad_(name not in fixed)
         if grads is not None:
             grad = grads.get(name)
-            parameter.grad = None if grad is None else _on(grad, parameter.device)
+            parameter.grad = None if grad is None else _gradient(grad, parameter)
 
 
 def load_optimizer(target: Any, saved: Mapping[str, Any], at: str, *, fresh: Fresh) -> None:
@@ -60,13 +68,17 @@ def load_optimizer(target: Any, saved: Mapping[str, Any], at: str, *, fresh: Fre
 
     if not isinstance(target, torch.optim.Optimizer):
         raise _other_kind(at, saved["type"], target)
-    state = fresh(saved["state"])
+    parameters = [one for group in target.param_groups for one in group["params"]]
+    numbers = [number for group in saved["state"]["param_groups"] for number in group["params"]]
+    if len(numbers) != len(parameters):
+        raise _does_not_fit(at, ValueError(f"it had {len(numbers)} parameters and has {len(parameters)}"))
+    state = fresh(
+        saved["state"], _filled(saved["state"]["state"], dict(zip(numbers, parameters, strict=True)))
+    )
     try:
         target.load_state_dict(state)
     except (ValueError, KeyError) as error:
         raise _does_not_fit(at, error) from None
-    parameters = [one for group in target.param_groups for one in group["params"]]
-    numbers = [number for group in saved["state"]["param_groups"] for number in group["params"]]
     for number, parameter in zip(numbers, parameters, strict=True):
         kept = saved["state"]["state"].get(number)
         now = target.state.get(parameter)
@@ -78,6 +90,21 @@ def load_optimizer(target: Any, saved: Mapping[str, Any], at: str, *, fresh: Fre
             has = now.get(name)
             if isinstance(one, torch.Tensor) and isinstance(has, torch.Tensor) and has.dtype != one.dtype:
                 now[name] = one.detach().clone().to(has.device)
+
+
+def _filled(state: Mapping[Any, Any], parameters: Mapping[Any, Any]) -> dict[int, Any]:
+    """The sharded tensors in an optimizer's state, each laid out as its parameter, by the id of what stands for them."""
+    import torch
+
+    parts = [
+        (one, torch.empty_like(parameters[number].detach(), dtype=one["dtype"]))
+        for number, kept in state.items()
+        if isinstance(kept, dict) and number in parameters
+        for one in kept.values()
+        if is_marker(one) and tuple(one["shape"]) == tuple(parameters[number].shape)
+    ]
+    fill(parts)
+    return {id(marker): tensor for marker, tensor in parts}
 
 
 def load_object(target: Any, saved: Mapping[str, Any], at: str, *, fresh: Fresh) -> None:
@@ -147,6 +174,11 @@ def new_random(kind: str, saved: Mapping[str, Any], at: str) -> Any:
     return made
 
 
+def is_marker(saved: Any) -> bool:
+    """It stands for a tensor of which each rank had a part."""
+    return type(saved) is dict and saved.get(KIND) == SHARDED
+
+
 def _take_dtype(target: Any, saved: Any) -> None:
     """A parameter that had another type by then has it now, too: nothing is rounded."""
     import torch
@@ -160,9 +192,15 @@ def _take_dtype(target: Any, saved: Any) -> None:
         target.data = target.data.to(saved.dtype)
 
 
-def _on(saved: Any, device: Any) -> Any:
+def _gradient(saved: Any, parameter: Any) -> Any:
+    import torch
+
+    if is_marker(saved):
+        grad = torch.empty_like(parameter.detach(), dtype=saved["dtype"])
+        fill([(saved, grad)])
+        return grad
     tensor = saved["data"] if isinstance(saved, dict) else saved
-    return tensor.detach().clone().to(device)
+    return tensor.detach().clone().to(parameter.device)
 
 
 def _other_kind(at: str, was: str, target: Any) -> Exception:

@@ -11,6 +11,7 @@ from jupyter_train.errors import CheckpointUnreadable
 from jupyter_train.home import run_folder
 from jupyter_train.record.checkpoint import ResumePoint
 from jupyter_train.runtime.checkpoint.loading import load_all, load_into, plain_value
+from jupyter_train.runtime.checkpoint.sharded import FOLDER
 from jupyter_train.runtime.checkpoint.writer import FORMAT, VERSION
 
 OWN_LABELS = "jupyter_train/"  #: how labels begin of what is no value of the cell
@@ -129,4 +130,8 @@ def read_file(path: Path, told: str = "", *, lazily: bool = False) -> dict[str, 
             f"{told} was written by a newer jupyter_train (format {content['version']}, this one reads {VERSION}): "
             "upgrade, or load it with torch.load"
         )
+    sharded = content.get("sharded")
+    if sharded:
+        for marker in sharded["markers"]:
+            marker[FOLDER] = str(path.parent / sharded["folder"])
     return content

@@ -96,12 +96,17 @@ class Shelf:
         present: dict[Key, set[int]] = {}
         for file in files:
             if not file.half and file.attempt <= self._attempt:
-                ranks = range(self._world_size) if file.sharded else (file.rank,)
-                present.setdefault((file.attempt, file.number), set()).update(ranks)
+                ranks = present.setdefault((file.attempt, file.number), set())
+                if not file.sharded:
+                    ranks.add(file.rank)
         seen = set().union(*present.values()) if present else set()
         first = self._first or 0
         # What an earlier attempt wrote beyond the point from which this one goes on was given up with it.
-        given_up = [key for key in present if key[0] < self._attempt and key[1] >= first]
+        given_up = [
+            key
+            for key, ranks in present.items()
+            if key[0] < self._attempt and (key[1] >= first or 0 not in ranks)
+        ]
         there = [
             OnDisk(
                 attempt=key[0],
