@@ -11,6 +11,7 @@ import asyncio
 import logging
 import secrets
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,7 @@ from jupyter_train.control.live import LiveRun
 from jupyter_train.control.messages import ExitCause, RankExited, RankReady
 from jupyter_train.control.placement import natural_order
 from jupyter_train.control.readers import Readers, unread_timeout_s
-from jupyter_train.errors import TrainError
+from jupyter_train.errors import StoreError, TrainError
 from jupyter_train.home import home, journals_folder, private_folder
 from jupyter_train.record import RunSpec, unpack_event, whole_loops
 from jupyter_train.store.journal import JournalWriter
@@ -375,4 +376,12 @@ def _is_somebody(client: str) -> bool:
 
 
 def _open_journal(controller: str) -> JournalWriter:
-    return JournalWriter(private_folder(journals_folder()) / f"{controller}.sqlite")
+    folder = journals_folder()
+    try:
+        return JournalWriter(private_folder(folder) / f"{controller}.sqlite")
+    except (OSError, sqlite3.Error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise StoreError(
+            f"the cluster cannot keep the history of runs in {folder} on {socket.gethostname()}: {why}. Make room there, "
+            "or start its scheduler with JUPYTER_TRAIN_HOME set to a folder that can be written."
+        ) from error

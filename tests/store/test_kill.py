@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from jupyter_train.record import RunState, fold
-from jupyter_train.store import JournalReader, JournalWriter, Store
+from jupyter_train.record import Event, RunState, fold
+from jupyter_train.store import JournalCopy, JournalReader, JournalWriter, Store
 from jupyter_train.store.liveness import is_silent, process_start, this_boot, this_moment
 from tests.store.conftest import Story
 
@@ -56,33 +56,133 @@ def lines(writer: subprocess.Popen[str], count: int) -> int:
     return last
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_kill_9_leaves_whole_transactions(path: Path, seed: int) -> None:
-    choose = random.Random(seed)
-    writer = start(path)
-    try:
-        promised = lines(writer, choose.randint(1, 20))
-        time.sleep(choose.uniform(0, 0.02))  # anywhere within a transaction
-    finally:
-        writer.send_signal(signal.SIGKILL)
-        out, _ = writer.communicate()
-    promised = max([promised, *map(int, out.splitlines()[:-1])])
+KILLED_AGAIN_AND_AGAIN = f"""
+import itertools, os, random, select, signal, sys, time
+from dataclasses import asdict
+from pathlib import Path
+import numpy as np
+from jupyter_train.record import Event, EventKind, RunSpec, pack_event
+from jupyter_train.store import JournalCopy, JournalWriter, Store
+from jupyter_train.store.liveness import this_moment, this_process
+
+kind, root, rounds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+choose = random.Random(rounds)
+spec = RunSpec(run_id="{RUN}", name="killed", source="", ranks=1)
+
+def event(n):
+    payload = {{"columns": {{"loss": {{"step": np.arange(n, n + 50), "value": np.random.rand(50)}}}}}}
+    told = EventKind.METRICS
+    if n <= 3:
+        told, payload = EventKind.STATE, {{"state": ("PENDING", "STARTING", "RUNNING")[n - 1]}}
+        payload |= {{"spec": spec.to_dict(for_journal=True)}} if n == 1 else {{}}
+    return Event(run_id="{RUN}", seq=n, attempt=1, rank=0, time=1.0, kind=told, payload=payload)
+
+def journal(home, say):
+    writer = JournalWriter(home / "journals" / "controller.sqlite", gather_s=0.001)
+    for n in itertools.count(1):
+        writer.append("{RUN}", [event(n)])
+        if n % 20 == 0:
+            assert writer.flush(60)
+            say(n)
+
+def copy(home, say):
+    mark = asdict(this_process("20261122-145900-0badcafe", "1", this_moment()))
+    def ask(after):
+        has = after.get("{RUN}", 0)
+        if has:
+            say(has)
+        return {{"mark": mark, "active": True, "runs": {{"{RUN}": [pack_event(event(has + n)) for n in range(1, 6)]}}}}
+    JournalCopy("20261122-145900-0badcafe", origin="", root=home).update(ask)
+
+def labels(home, say):
+    writer = JournalWriter(home / "journals" / "controller.sqlite")
+    writer.append("{RUN}", [event(n) for n in (1, 2, 3)])
+    assert writer.flush(60)
+    for n in itertools.count(1):
+        Store(home).tag("{RUN}", {{"n": str(n)}})
+        say(n)
+
+for n in range(rounds):
+    home = root / str(n)
+    home.mkdir()
+    told, says = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.close(told)
+            globals()[kind](home, lambda seq: os.write(says, b"%d\\n" % seq))
+        finally:
+            os._exit(1)
+    os.close(says)
+    first = os.read(told, 100)
+    time.sleep(choose.uniform(0, 0.02))  # anywhere within a transaction
+    os.kill(pid, signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    with os.fdopen(told, "rb") as rest:
+        lines = (first + rest.read()).split(b"\\n")
+    print(n, int(lines[-2]), flush=True)
+"""
+
+
+def killed_again_and_again(kind: str, root: Path, rounds: int) -> dict[Path, int]:
+    """Homes whose writer was killed at some instant, with the number that it had promised to be on disk."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, kind, str(root), str(rounds)],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=110,
+        check=True,
+    )
+    told = [line.split() for line in done.stdout.splitlines()]
+    assert len(told) == rounds
+    return {root / home: int(promised) for home, promised in told}
+
+
+def are_whole_transactions(home: Path, path: Path, promised: int) -> list[Event]:
     events = JournalReader(path).events(RUN)
     assert [e.seq for e in events] == list(range(1, len(events) + 1))
     assert len(events) >= promised
     (summary,) = JournalReader(path).summaries()
     assert summary.seq == events[-1].seq
-    assert summary.metrics["loss"].step == fold(events).curves["loss"][0].steps[-1]
+    curves = fold(events).curves
+    assert [v.step for v in summary.metrics.values()] == [c[0].steps[-1] for c in curves.values()]
+    assert Store(home).problems == ()
+    return events
 
-    (seen,) = Store(path.parent.parent).runs()
-    assert seen.state is RunState.LOST
-    assert "fell silent while the run was RUNNING" in seen.reason
 
-    follower = JournalWriter(path)
-    last = events[-1]
-    follower.append(RUN, [last])
-    follower.close()
-    assert JournalReader(path).events(RUN)[-1].seq == last.seq
+def test_50_kills_9_leave_whole_transactions(tmp_path: Path) -> None:
+    for home, promised in killed_again_and_again("journal", tmp_path, 50).items():
+        path = home / "journals" / "controller.sqlite"
+        events = are_whole_transactions(home, path, promised)
+        (seen,) = Store(home).runs()
+        assert seen.state is RunState.LOST
+        assert "fell silent while the run was RUNNING" in seen.reason
+        follower = JournalWriter(path)
+        follower.append(RUN, [events[-1]])
+        follower.close()
+        assert len(JournalReader(path).events(RUN)) == len(events)
+
+
+def test_kill_9_of_who_copies_leaves_a_copy_that_can_be_gone_on_with(tmp_path: Path) -> None:
+    for home, promised in killed_again_and_again("copy", tmp_path, 8).items():
+        copy = JournalCopy("20261122-145900-0badcafe", origin="", root=home)
+        events = are_whole_transactions(home, copy.path, promised)
+        asked: list[Mapping[str, int]] = []
+        progress = copy.update(
+            lambda after, asked=asked: asked.append(after) or {"runs": {}, "active": False}
+        )
+        assert progress is not None, "its lock went with it"
+        assert asked == [{RUN: len(events)}]
+
+
+def test_kill_9_while_a_label_is_written_leaves_the_labels_before_or_after_it(tmp_path: Path) -> None:
+    for home, promised in killed_again_and_again("labels", tmp_path, 8).items():
+        store = Store(home)
+        (run,) = store.runs()
+        assert store.problems == ()
+        assert int(run.spec["tags"]["n"]) in (promised, promised + 1)
+        store.rename(RUN, "after")
+        assert store.runs()[0].name == "after"
 
 
 def test_a_journal_is_read_while_another_process_writes_it(path: Path) -> None:
