@@ -1,4 +1,4 @@
-"""``python -m benchmarks start|log|throughput|capture|check|import|placement [--json] [--repeat N]``, or ``soak``"""
+"""``python -m benchmarks start|log|throughput|capture|check|import|placement|attach [--json] [--repeat N]``, or ``soak``"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from benchmarks import capture, check, load_ext, log, placement, start, throughput
+from benchmarks import attach, capture, check, load_ext, log, placement, start, throughput
 from benchmarks.models import MODELS
 from benchmarks.report import Row
 from benchmarks.soak import command as soak
@@ -19,8 +19,10 @@ MEASURES: dict[str, Callable[..., Iterator[Row]]] = {
     "check": check.measure,
     "import": load_ext.measure,
     "placement": placement.measure,
+    "attach": attach.measure,
 }
 _HELP = {
+    "attach": f"%%train attach of a run of {attach.STEPS:,} steps -> its history is drawn ({attach.ROUNDS} kernels)",
     "start": f"press run -> first optimizer step on 2 ranks, against torchrun ({start.RUNS} runs)",
     "log": f"cost of train.log(loss=x), against tensorboard ({log.ROUNDS} rounds of {log.CALLS} calls)",
     "throughput": f"steps/s and CPU per step of a CNN, an MLP or a transformer, against DDP ({throughput.PAIRS} pairs)",

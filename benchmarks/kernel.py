@@ -8,7 +8,7 @@ import queue
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -73,6 +73,29 @@ class Kernel:
                     raise RuntimeError(f"a cell failed:\n{failure}")
                 return "".join(printed)
         raise RuntimeError(f"a cell did not end within {timeout_s} s")
+
+    def shown(
+        self, message: str, wanted: Callable[[dict[str, Any]], bool], *, timeout_s: float = 60.0
+    ) -> float:
+        """The unix time at which a cell showed something that is ``wanted``, also after its end.
+
+        Raises:
+            RuntimeError: it failed, or did not in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            try:
+                received = self._client.get_iopub_msg(timeout=1)
+            except queue.Empty:
+                continue
+            content, kind = received["content"], received["msg_type"]
+            if received["parent_header"].get("msg_id") != message:
+                continue
+            if kind == "error":
+                raise RuntimeError("a cell failed:\n" + "\n".join(content["traceback"]))
+            if kind in ("display_data", "update_display_data") and wanted(content["data"]):
+                return time.time()
+        raise RuntimeError(f"a cell did not show within {timeout_s} s what it should")
 
     def run(self, code: str) -> str:
         """Runs a cell to its end; returns what it printed."""

@@ -62,8 +62,9 @@ def find(ref: str, session: Session) -> Run:
         if found is None:
             raise
         return found
+    names = {known.run_id: known.name for known in store.runs()}
     mine = _of_this_kernel(ref, session)
-    if mine is not None and mine.id > run_id and all(mine.id != known.run_id for known in store.runs()):
+    if mine is not None and mine.id > run_id and mine.id not in names:
         # Its journal is on another machine, or not yet written.
         return mine
     if run_id not in session.runs:
@@ -73,6 +74,7 @@ def find(ref: str, session: Session) -> Run:
                 _source(store, run_id),
                 connect=lambda: controller_of(store.view(run_id).spec, run_id),
                 namespace=session.namespace,
+                name=names.get(run_id, ""),
             )
         )
     return session.runs[run_id]

@@ -19,10 +19,12 @@ from jupyter_train.notebook.output import RankOutput
 from jupyter_train.notebook.returning import Brought
 from jupyter_train.notebook.run import Run
 from jupyter_train.notebook.screen import DisplayScreen, Screen, TextScreen
+from jupyter_train.notebook.source import StoreSource
 from jupyter_train.notebook.stage import new_stage
 from jupyter_train.notebook.submit import Work, abandon, hand_in, prepare
 from jupyter_train.notebook.wait import Interrupts, in_background, wait_for
 from jupyter_train.notebook.words import reference
+from jupyter_train.store import Store
 
 if TYPE_CHECKING:
     from jupyter_train.notebook.options import TrainOptions
@@ -137,6 +139,15 @@ def show(
     live = LiveView(screen, run.name, output=output, remarks=remarks, meanwhile=meanwhile)
     live.show(run.known)
     run.follow(live)
+    run.shown_by.append(live)
+    return live
+
+
+def show_again(run: Run, screen: Screen) -> LiveView:
+    """The live view of a ``run`` that began before: its whole history at once, then what comes."""
+    live = LiveView(screen, run.name, at_once=True)
+    live.show(run.known)
+    run.follow(live, history=StoreSource(Store(), run.id))
     run.shown_by.append(live)
     return live
 

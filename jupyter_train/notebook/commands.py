@@ -89,9 +89,9 @@ def _runs(given: Mapping[str, Any], session: Session) -> RunTable:
 
 
 def _attach(given: Mapping[str, Any], session: Session) -> None:
-    from jupyter_train.notebook.cell import new_screen, show
+    from jupyter_train.notebook.cell import new_screen, show_again
 
-    show(api.find(given["run"], session), new_screen(session))
+    show_again(api.find(given["run"], session), new_screen(session))
 
 
 def _stop(given: Mapping[str, Any], session: Session) -> None:

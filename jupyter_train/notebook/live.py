@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from jupyter_train.notebook.bundle import Picture, make_bundle, plain
+from jupyter_train.notebook.bundle import Picture, as_bundle, make_bundle, plain
 from jupyter_train.notebook.output import RankOutput
 from jupyter_train.notebook.pace import PICTURE_SHARE, TEXT_SHARE, Pace
 from jupyter_train.notebook.screen import Screen
@@ -36,6 +36,7 @@ class LiveView:
         output: RankOutput | None = None,
         remarks: Iterable[str] = (),
         meanwhile: str = "",
+        at_once: bool = False,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         cpu: Callable[[], float] = time.thread_time,
@@ -46,6 +47,7 @@ class LiveView:
         if output is not None:
             output.after_clear = self._show_again
         self._remarks = list(remarks)
+        self._at_once = at_once  #: its run has a history, for which somebody waits
         self._meanwhile = meanwhile  #: a remark that holds until somebody has waited for the run
         self._note = ""
         self._clock = clock
@@ -90,7 +92,14 @@ class LiveView:
         """Shows ``view`` now: the display is opened in the cell that asks for it."""
         with self._lock:
             self._learn((), view, connected=True)
-            self._draw(final=False)
+            if not self._at_once:
+                self._draw(final=False)
+                return
+            if view.seq:
+                self._publish(final=False)
+            else:
+                self._screen.show(as_bundle(f"run {self._name}: reading what it did so far"), final=False)
+            self._shown = ()  # what is there is less than what comes now
 
     def note(self, text: str) -> None:
         """Something to say for the moment ("stopping"), with the next drawing."""
@@ -128,7 +137,8 @@ class LiveView:
         self._news += sum(event.kind is not EventKind.LOG or _is_proof(event) for event in events)
         if not self._trained and view.running_since is not None:
             self._trained = True
-            self._picture_pace = Pace(share=PICTURE_SHARE, first_s=FIRST_PICTURE_S)
+            first_s = 0.0 if self._at_once else FIRST_PICTURE_S
+            self._picture_pace = Pace(share=PICTURE_SHARE, first_s=first_s)
             self._picture_pace.begin(self._clock())
 
     def _draw(self, *, final: bool) -> None:

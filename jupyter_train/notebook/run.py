@@ -14,8 +14,8 @@ from jupyter_train.notebook.failure import noted
 from jupyter_train.notebook.follow import Follower, Watcher
 from jupyter_train.notebook.outcome import outcome
 from jupyter_train.notebook.returning import Arrival, Brought, Returning
-from jupyter_train.notebook.source import EventSource
-from jupyter_train.record import Call, Event, EventKind, Proof, RunState, RunView, fold
+from jupyter_train.notebook.source import EventSource, HistoryFirst, all_events
+from jupyter_train.record import Call, Proof, RunState, RunView, fold
 from jupyter_train.transport.call import RETURN_VALUE, argument_label
 
 if TYPE_CHECKING:
@@ -77,22 +77,25 @@ class Run:
     @property
     def view(self) -> RunView:
         """Everything that is known of it now."""
+        known = self.known
         follower = self._follower
-        if follower is not None and (follower.is_following or _is_over(follower.view)):
-            return follower.view
+        if follower is not None and (follower.is_following or _is_over(known)):
+            return known
         with self._lock:
             if not _is_over(self._view):
-                batch = self.source.poll(self._view.seq, 0.0)
+                batch = all_events(self.source, self._view.seq)
                 if batch.events:
                     self._view = fold(batch.events, self._view)
-                elif batch.lost:
+                if batch.lost and not _is_over(self._view):
                     self._view = replace(self._view, state=RunState.LOST, reason=batch.lost)
             return self._view
 
     @property
     def known(self) -> RunView:
         """What is known of it already, without asking anybody."""
-        return self._follower.view if self._follower is not None else self._view
+        # A follower that has just been started has to hear the beginning first.
+        follower, view = self._follower, self._view
+        return follower.view if follower is not None and follower.view.seq >= view.seq else view
 
     @property
     def state(self) -> RunState | None:
@@ -129,8 +132,8 @@ class Run:
 
     @property
     def metrics(self) -> Any:
-        """Metrics over steps, mean over the ranks: a DataFrame with pandas, else a dict of ``(steps, values)``."""
-        from jupyter_train.notebook.table import metrics_table
+        """Every step's metrics, mean over the ranks: a DataFrame with pandas, else a dict of ``(steps, values)``."""
+        from jupyter_train.notebook.frames import metrics_table
 
         return metrics_table(self.view)
 
@@ -153,7 +156,7 @@ class Run:
         """What it wrote, all of it or one rank's."""
         from jupyter_train.notebook.table import log_text
 
-        return log_text(self._all_events(), rank)
+        return log_text(all_events(self.source, 0).events, rank)
 
     # What can be done with it
 
@@ -280,13 +283,18 @@ class Run:
 
     # What the magics use
 
-    def follow(self, *watchers: Watcher) -> Follower:
-        """The follower of this run, started if need be; with new ``watchers`` a further one."""
+    def follow(self, *watchers: Watcher, history: EventSource | None = None) -> Follower:
+        """The follower of this run, started if need be; with new ``watchers`` a further one.
+
+        ``history`` has what happened before, and perhaps sooner than whoever has the news.
+        """
         with self._lock:
             follower = self._follower
             usable = follower is not None and (follower.is_following or _is_over(follower.view))
             if follower is None or watchers or not usable:
-                follower = Follower(self.source, self.id, watchers=watchers).start()
+                self._view = self.known
+                source = self.source if history is None else HistoryFirst(history, self.source)
+                follower = Follower(source, self.id, watchers=watchers).start()
                 self._follower = follower
             return follower
 
@@ -349,14 +357,6 @@ class Run:
         error = error or brought.trouble
         # Functions are called from scripts too, where nothing asks an error how it wants to look.
         return error if error is None or self._call is None else noted(error)
-
-    def _all_events(self) -> list[Event]:
-        events: list[Event] = []
-        after = 0
-        while batch := self.source.poll(after, 0.0).events:
-            events += [event for event in batch if event.kind is EventKind.LOG]
-            after = max(batch[-1].seq, after + 1)
-        return events
 
     # What it looks like
 

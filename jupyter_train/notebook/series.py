@@ -39,12 +39,15 @@ def band(per_rank: Iterable[tuple[NDArray[np.number], Floats]], columns: int = C
     y = np.concatenate([y for _, y in given]) if given else np.empty(0)
     if not len(x):
         return Band(x=x, mean=y, low=y, high=y, last=math.nan)
-    places, index = np.unique(x, return_inverse=True)
-    if len(places) > columns:
-        low, high = places[0], places[-1]
-        index = np.minimum(((x - low) / (high - low) * columns).astype(np.int64), columns - 1)
-        _, index = np.unique(index, return_inverse=True)
-    last = float(y[x == places[-1]].mean())
+    first, newest = x.min(), x.max()
+    if any(len(places) > columns and np.all(places[1:] > places[:-1]) for places, _ in given):
+        # More places than columns, without sorting a long history.
+        index = _columns_of(x, first, newest, columns)
+    else:
+        places, index = np.unique(x, return_inverse=True)
+        if len(places) > columns:
+            index = _columns_of(x, first, newest, columns)
+    last = float(y[x == newest].mean())
     size = int(index.max()) + 1
     count = np.bincount(index, minlength=size)
     finite = np.isfinite(y)
@@ -58,6 +61,13 @@ def band(per_rank: Iterable[tuple[NDArray[np.number], Floats]], columns: int = C
         values[gap] = np.nan
     x = np.bincount(index, weights=x, minlength=size) / count
     return Band(x=x, mean=mean, low=least, high=most, last=last)
+
+
+def _columns_of(x: Floats, first: float, newest: float, columns: int) -> NDArray[np.int64]:
+    """In which of the columns that are not empty each of ``x`` lies."""
+    index = np.minimum(((x - first) / (newest - first) * columns).astype(np.int64), columns - 1)
+    used = np.bincount(index, minlength=columns) > 0
+    return (np.cumsum(used) - 1)[index]
 
 
 def metric_band(of_ranks: Mapping[int, Curve], columns: int = COLUMNS) -> Band:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from jupyter_train.errors import RunNotFound
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jupyter_train.store.store import Store
 
 _JOURNAL_PERIOD_S = 0.25
+_PAGES = 256  #: of 4 MiB: whoever writes faster than we read must not keep us for ever
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +74,8 @@ class StoreSource:
             if left <= 0:
                 break
             self._sleep(min(left, _JOURNAL_PERIOD_S))
-        view = self._store.view(self._run_id)
-        return Batch(lost=view.reason if view.state is RunState.LOST else "")
+        found = [known for known in self._store.runs() if known.run_id == self._run_id]
+        return Batch(lost=found[0].reason if found and found[0].state is RunState.LOST else "")
 
 
 class FirstThatAnswers:
@@ -95,3 +96,38 @@ class FirstThatAnswers:
                 return self._second.poll(after, wait_s)
             except RunNotFound:
                 raise error from None
+
+
+class HistoryFirst:
+    """What there is already comes as one batch, which the journal has sooner than the controller sends it; news from ``then``."""
+
+    def __init__(self, journal: EventSource, then: EventSource) -> None:
+        self._journal = journal
+        self._then = then
+        self._has_history = False
+
+    def poll(self, after: int, wait_s: float) -> Batch:
+        """See :class:`EventSource`."""
+        if self._has_history:
+            return self._then.poll(after, wait_s)
+        try:
+            batch = self._journal.poll(after, 0.0)
+        except Exception:
+            # Not there, not readable: whoever has the news has the history too, or says why not.
+            batch = Batch()
+        if not batch.events:
+            batch = all_events(self._then, after)
+        self._has_history = True
+        return batch
+
+
+def all_events(source: EventSource, after: int) -> Batch:
+    """All that ``source`` has above ``after``, page by page."""
+    events: list[Event] = []
+    for _ in range(_PAGES):
+        batch = source.poll(after, 0.0)
+        if not batch.events:
+            break
+        events += batch.events
+        after = max(batch.events[-1].seq, after + 1)
+    return replace(batch, events=tuple(events))

@@ -8,10 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jupyter_train.notebook.bundle import duration, number, plain
-from jupyter_train.record import Curve, Event, EventKind, RunState, RunView
+from jupyter_train.record import Event, EventKind, RunState
 from jupyter_train.record.view import log_text as words
 
 if TYPE_CHECKING:
@@ -22,7 +20,7 @@ _METRICS_SHOWN = 3
 
 
 class RunTable(Sequence["RunSummary"]):
-    """Runs, newest first: a table in the notebook, ``to_frame()`` for a DataFrame."""
+    """Runs, newest first: a table in the notebook, a sequence of summaries, and what a DataFrame can do (``to_frame()``)."""
 
     def __init__(
         self, runs: Iterable[RunSummary], *, problems: Iterable[object] = (), now: float | None = None
@@ -35,36 +33,25 @@ class RunTable(Sequence["RunSummary"]):
         return len(self._runs)
 
     def __getitem__(self, at: Any) -> Any:
-        return (
-            RunTable(self._runs[at], problems=self.problems, now=self._now)
-            if isinstance(at, slice)
-            else self._runs[at]
-        )
+        """A run by its place, some of them by a slice; what else there may be in brackets means the DataFrame."""
+        if isinstance(at, slice):
+            return RunTable(self._runs[at], problems=self.problems, now=self._now)
+        return self._runs[at] if hasattr(at, "__index__") else self.to_frame()[at]
+
+    def __getattr__(self, name: str) -> Any:
+        """What a DataFrame can do: ``jt.runs().sort_values("metrics.loss")``. Its columns too."""
+        if name.startswith("_") or find_spec("pandas") is None:
+            raise AttributeError(f"a table of runs has no {name!r}")
+        return getattr(self.to_frame(), name)
 
     def __iter__(self) -> Iterator[RunSummary]:
         return iter(self._runs)
 
     def to_frame(self) -> Any:
-        """A DataFrame with a row per run and a column per metric and parameter. Needs pandas."""
-        import pandas as pd
+        """A DataFrame with a row per run and a column per metric, parameter and tag. Needs pandas."""
+        from jupyter_train.notebook.frames import runs_frame
 
-        return pd.DataFrame(
-            [
-                {
-                    "run_id": run.run_id,
-                    "name": run.name,
-                    "state": str(run.state or ""),
-                    "ranks": run.ranks,
-                    "started": pd.to_datetime(run.started, unit="s", utc=True),
-                    "ended": pd.to_datetime(run.ended, unit="s", utc=True),
-                    "notebook": run.notebook,
-                    "cluster": run.cluster,
-                    **{f"params.{key}": value for key, value in (run.spec.get("params") or {}).items()},
-                    **{f"metrics.{key}": last.value for key, last in run.metrics.items()},
-                }
-                for run in self._runs
-            ]
-        )
+        return runs_frame(self._runs, now=self._now)
 
     def __repr__(self) -> str:
         cells = [self._cells(run) for run in self._runs]
@@ -117,42 +104,6 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]
     ]
     return "\n".join(line.rstrip() for line in lines)
-
-
-def metrics_table(view: RunView) -> Any:
-    """Metrics over steps, mean over the ranks; a step that has several values of a metric has several rows."""
-    columns = {name: _over_ranks(list(of_ranks.values())) for name, of_ranks in view.curves.items()}
-    if find_spec("pandas") is None:
-        return {name: (keys[:, 0], values) for name, (keys, values) in columns.items()}
-    import pandas as pd
-
-    series = {
-        name: pd.Series(values, index=pd.MultiIndex.from_arrays(keys.T, names=["step", "nth"]))
-        for name, (keys, values) in columns.items()
-    }
-    if not series:
-        return pd.DataFrame(index=pd.Index([], name="step", dtype="int64"))
-    return pd.DataFrame(series).sort_index().droplevel("nth")
-
-
-def _over_ranks(curves: Sequence[Curve]) -> tuple[Any, Any]:
-    """Keys (step, nth value of the rank at that step), shape ``(points, 2)``, and the mean of the ranks' values."""
-    keys = np.concatenate([_numbered(curve.steps) for curve in curves])
-    values = np.concatenate([curve.values for curve in curves])
-    unique, index = np.unique(keys, axis=0, return_inverse=True)
-    index = index.reshape(-1)
-    sums = np.bincount(index, weights=values, minlength=len(unique))
-    return unique, sums / np.bincount(index, minlength=len(unique))
-
-
-def _numbered(steps: Any) -> Any:
-    """Each step with how often it came before."""
-    order = np.argsort(steps, kind="stable")
-    ordered = steps[order]
-    first = np.searchsorted(ordered, ordered, side="left")
-    nth = np.empty(len(steps), np.int64)
-    nth[order] = np.arange(len(steps)) - first
-    return np.stack([steps, nth], axis=1) if len(steps) else np.empty((0, 2), np.int64)
 
 
 def log_text(events: Iterable[Event], rank: int | None = None) -> str:

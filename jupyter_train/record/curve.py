@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,3 +89,46 @@ def cut_back(curves: Curves, points: Mapping[int, Mapping[str, int]]) -> dict[st
         if kept:
             cut[name] = kept
     return cut
+
+
+class Measured:
+    """Points on their way into curves."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[str, dict[int, list[tuple[NDArray[np.int64], NDArray[np.float64]]]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def add(self, rank: int, columns: Mapping[str, Any]) -> None:
+        """The points in ``columns`` of a ``metrics`` event: all of them or none.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: they are not as documented.
+        """
+        found = []
+        for name, column in columns.items():
+            steps = np.asarray(column["step"], np.int64)
+            values = np.asarray(column["value"], np.float64)
+            if steps.ndim != 1 or steps.shape != values.shape:
+                raise ValueError(f"steps and values of {name!r} differ in number")
+            found.append((name, (steps, values)))
+        for name, piece in found:
+            self._pieces.setdefault(name, {}).setdefault(rank, []).append(piece)
+
+    def put_into(self, curves: Curves) -> Curves:
+        """``curves`` with all of them behind it; here they are forgotten."""
+        if not self._pieces:
+            return curves
+        longer = dict(curves)
+        for name, of_ranks in self._pieces.items():
+            known = dict(longer.get(name, {}))
+            for rank, pieces in of_ranks.items():
+                steps, values = pieces[0]
+                if len(pieces) > 1:
+                    steps = np.concatenate([piece[0] for piece in pieces])
+                    values = np.concatenate([piece[1] for piece in pieces])
+                known[rank] = known.get(rank, Curve()).extended(steps, values)
+            longer[name] = known
+        self._pieces = {}
+        return longer

@@ -22,6 +22,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -94,20 +95,82 @@ def _escaped(key: str) -> str:
     return "$" + key if key.startswith("$") else key
 
 
-def _decode(value: Any, arrays: memoryview) -> Any:
-    if isinstance(value, dict):
-        if "$a" in value:
-            dtype, shape, offset, size = value["$a"]
-            kind = np.dtype(dtype)
-            if kind.hasobject:
-                raise ValueError("arrays of objects are not part of the format")
-            return np.frombuffer(arrays[offset : offset + size], kind).reshape(shape)
-        if "$f" in value:
-            return float(value["$f"])
-        return {k[1:] if k.startswith("$") else k: _decode(v, arrays) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_decode(v, arrays) for v in value]
-    return value
+def _decode(value: Any, arrays: memoryview, *, escaped: bool) -> Any:
+    """``value`` as it was before it was packed, in place.
+
+    A run's history is some ten thousand events, read while somebody waits: what needs no decoding costs nothing here.
+
+    Args:
+        value: a dict or a list.
+        arrays: the bytes behind the head.
+        escaped: whether a key may begin with two dollar signs.
+    """
+    if type(value) is list:
+        return [_decode(v, arrays, escaped=escaped) if type(v) in (dict, list) else v for v in value]
+    if "$a" in value:
+        return _array(value["$a"], arrays)
+    if "$f" in value:
+        return float(value["$f"])
+    for key, item in value.items():
+        if type(item) is dict or type(item) is list:
+            value[key] = _decode(item, arrays, escaped=escaped)
+    return {k[1:] if k.startswith("$") else k: v for k, v in value.items()} if escaped else value
+
+
+def _array(told: Any, arrays: memoryview) -> np.ndarray[Any, Any]:
+    dtype, shape, offset, size = told
+    kind = np.dtype(dtype)
+    if kind.hasobject:
+        raise ValueError("arrays of objects are not part of the format")
+    count, odd = divmod(size, kind.itemsize)
+    if odd or offset < 0 or size < 0:
+        raise ValueError("an array cut short")
+    flat = np.frombuffer(arrays, kind, count, offset) if count else np.empty(0, kind)
+    return flat if shape == [count] else flat.reshape(shape)
+
+
+_COLUMNS = ',"payload":{"columns":'
+_COLUMNS_CHARACTERS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """Where the two arrays of a metric lie: what its JSON says."""
+
+    step: tuple[np.dtype[Any], int, int]  #: kind, count, offset
+    value: tuple[np.dtype[Any], int, int]
+
+    def read(self, arrays: memoryview) -> dict[str, np.ndarray[Any, Any]]:
+        return {"step": np.frombuffer(arrays, *self.step), "value": np.frombuffer(arrays, *self.value)}
+
+
+@lru_cache(maxsize=512)
+def _columns_in(rest: str) -> dict[str, _Column] | None:
+    """The metrics in ``rest``, the end of an event's head; None where it is not just metrics.
+
+    Most of a run's history are events that tell of as many steps of the same
+    metrics as others do: their heads end alike, and JSON is the largest part of reading them.
+    """
+    try:
+        columns = {}
+        for name, column in json.loads(rest.removesuffix("}}")).items():
+            if column.keys() != {"step", "value"}:
+                return None
+            columns[name[1:] if name.startswith("$") else name] = _Column(
+                _plain_array(column["step"]), _plain_array(column["value"])
+            )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return columns
+
+
+def _plain_array(told: dict[str, Any]) -> tuple[np.dtype[Any], int, int]:
+    """Raises ValueError where it is not an array of one axis with something in it."""
+    dtype, (count,), offset, size = told["$a"]
+    kind = np.dtype(dtype)
+    if kind.hasobject or len(told) != 1 or min(count, offset + 1) < 1 or count * kind.itemsize != size:
+        raise ValueError("another array")
+    return kind, count, offset
 
 
 def pack_event(event: Event) -> bytes:
@@ -151,7 +214,18 @@ def unpack_event(data: bytes | memoryview) -> Event:
     if length + 4 != len(view) or _PREFIX.size + head_size > len(view):
         raise ValueError("event cut short")
     try:
-        head = json.loads(bytes(view[_PREFIX.size : _PREFIX.size + head_size]))
+        text = str(view[_PREFIX.size : _PREFIX.size + head_size], "utf-8")
+        arrays = view[_PREFIX.size + head_size :]
+        front, found, rest = text.partition(_COLUMNS)
+        columns = _columns_in(rest) if found and len(rest) <= _COLUMNS_CHARACTERS else None
+        if columns is not None:
+            head = json.loads(front + "}")
+            payload: Any = {"columns": {name: column.read(arrays) for name, column in columns.items()}}
+        else:
+            head = json.loads(text)
+            payload = head["payload"]
+            if type(payload) is dict:
+                payload = _decode(payload, arrays, escaped='"$$' in text)
         event = Event(
             run_id=head["run_id"],
             seq=head["seq"],
@@ -160,7 +234,7 @@ def unpack_event(data: bytes | memoryview) -> Event:
             rank_seq=head["rank_seq"],
             time=head["time"],
             kind=EventKind(head["kind"]),
-            payload=_decode(head["payload"], view[_PREFIX.size + head_size :]),
+            payload=payload,
         )
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"damaged event: {error!r}") from None

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from jupyter_train.record.checkpoint import (
     Checkpoint,
     Gathered,
@@ -17,7 +15,7 @@ from jupyter_train.record.checkpoint import (
     goes_on,
     resume_point,
 )
-from jupyter_train.record.curve import Curve, Curves, cut_back, points_of
+from jupyter_train.record.curve import Curves, Measured, cut_back, points_of
 from jupyter_train.record.events import Event, EventKind
 from jupyter_train.record.proof import Proof, Verdict
 from jupyter_train.record.spec import RunSpec, WholeLoop, whole_loops
@@ -137,21 +135,30 @@ def fold(events: Iterable[Event], view: RunView | None = None) -> RunView:
     Raises:
         ValueError: no view was given and there are no events.
     """
+    measured = Measured()  # a long history is put into the curves at once, not event by event
+    seq = view.seq if view is not None else 0
     for event in events:
         if view is None:
             view = RunView(run_id=event.run_id)
-        if event.run_id != view.run_id or (event.seq and event.seq <= view.seq):
+        if event.run_id != view.run_id or (event.seq and event.seq <= seq):
             continue
-        fold_one = _FOLDS.get(event.kind)
-        if fold_one is not None and not _is_of_the_past(view, event):
-            try:
-                view = fold_one(view, event)
-            except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-                pass
-        view = replace(view, seq=max(view.seq, event.seq))
+        seq = max(seq, event.seq)
+        if _is_of_the_past(view, event):
+            continue
+        try:
+            if event.kind is EventKind.METRICS:
+                measured.add(event.rank or 0, event.payload["columns"])
+                continue
+            if event.kind in _READ_CURVES:
+                view = replace(view, curves=measured.put_into(view.curves))
+            view = _FOLDS[event.kind](view, event)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+            pass
     if view is None:
         raise ValueError("no events")
-    return view
+    if seq == view.seq and not measured:
+        return view
+    return replace(view, curves=measured.put_into(view.curves), seq=seq)
 
 
 _OF_AN_ATTEMPT = ("progress", "remark", "proof")  #: streams
@@ -223,20 +230,6 @@ def _state(view: RunView, event: Event) -> RunView:
         changes=view.changes if repeated else (*view.changes, (event.time, state)),
         progress={} if event.attempt != view.attempt else view.progress,
     )
-
-
-def _metrics(view: RunView, event: Event) -> RunView:
-    rank = event.rank or 0
-    curves = dict(view.curves)
-    for name, column in event.payload["columns"].items():
-        steps = np.asarray(column["step"], np.int64)
-        values = np.asarray(column["value"], np.float64)
-        if steps.ndim != 1 or steps.shape != values.shape:
-            raise ValueError(f"steps and values of {name!r} differ in number")
-        of_ranks = dict(curves.get(name, {}))
-        of_ranks[rank] = of_ranks.get(rank, Curve()).extended(steps, values)
-        curves[name] = of_ranks
-    return replace(view, curves=curves)
 
 
 def _usage(view: RunView, event: Event) -> RunView:
@@ -355,9 +348,9 @@ def _artifact(view: RunView, event: Event) -> RunView:
     return replace(view, artifacts={**view.artifacts, str(event.payload["name"]): event.payload})
 
 
+_READ_CURVES = frozenset({EventKind.STATE, EventKind.CHECKPOINT})
 _FOLDS = {
     EventKind.STATE: _state,
-    EventKind.METRICS: _metrics,
     EventKind.USAGE: _usage,
     EventKind.LOG: _log,
     EventKind.CHECKPOINT: _checkpoint,

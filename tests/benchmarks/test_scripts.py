@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import capture, log, start, throughput
+from benchmarks import attach, capture, log, start, throughput
 from benchmarks.models import MODELS
+from jupyter_train.notebook.bundle import make_bundle
+from jupyter_train.record import RunState, fold
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -83,3 +86,13 @@ def test_torchrun_is_measured_with_all_its_processes(tmp_path: Path, monkeypatch
     assert stretch.steps == 60
     assert stretch.processes >= 3
     assert stretch.cpu_s > 0
+
+
+def test_the_long_run_of_attach_is_one_that_goes_on_at_its_last_step() -> None:
+    view = fold(attach.history(steps=60))
+    assert view.state is RunState.RUNNING
+    assert {name: set(of_ranks) for name, of_ranks in view.curves.items()} == {name: {0, 1} for name in attach.METRICS}  # fmt: skip
+    assert view.curves["loss"][1].steps.tolist() == list(range(1, 61))
+    bundle = make_bundle(view, name="long", now=time.time())
+    assert not attach.shows_all(bundle, 60), "without a picture it is not all"
+    assert attach.shows_all({**bundle, "image/png": ""}, 60)

@@ -10,7 +10,7 @@ import pytest
 
 from jupyter_train.errors import ClusterUnreachable, RunNotFound
 from jupyter_train.notebook.follow import Follower
-from jupyter_train.notebook.source import Batch, ControllerSource, FirstThatAnswers
+from jupyter_train.notebook.source import Batch, ControllerSource, FirstThatAnswers, HistoryFirst, all_events
 from jupyter_train.record import Event, RunSpec, RunState, RunView, unpack_event
 from tests.notebook.fakes import FakeControl, FakeRun
 
@@ -139,3 +139,49 @@ def test_a_run_whose_controller_is_gone_is_lost(control: FakeControl, run: FakeR
     assert watcher.closed[0].state is RunState.LOST
     assert watcher.closed[0].reason == "the controller fell silent"
     follower.join(10)
+
+
+class Pages:
+    """Gives out events a page at a time, and says which number it was asked for."""
+
+    def __init__(self, run: FakeRun, *, size: int, lost: str = "") -> None:
+        self.run, self.size, self.lost = run, size, lost
+        self.asked: list[int] = []
+
+    def poll(self, after: int, wait_s: float) -> Batch:
+        self.asked.append(after)
+        events = tuple(unpack_event(data) for data in self.run.packed[after : after + self.size])
+        return Batch(events=events, lost="" if events else self.lost)
+
+
+class Absent:
+    def poll(self, after: int, wait_s: float) -> Batch:
+        raise RunNotFound("no such run")
+
+
+def test_a_history_of_many_pages_is_one_batch(control: FakeControl, run: FakeRun) -> None:
+    run.begin()
+    pages = Pages(run, size=2, lost="its controller fell silent")
+    batch = all_events(pages, 1)
+    assert [event.seq for event in batch.events] == [2, 3]
+    assert batch.lost == "its controller fell silent"
+    assert pages.asked == [1, 3]
+
+
+def test_history_comes_from_the_journal_and_news_from_the_controller(run: FakeRun) -> None:
+    run.begin()
+    journal, news = Pages(run, size=99), Pages(run, size=99)
+    source = HistoryFirst(journal, news)
+    assert len(source.poll(0, 5.0).events) == 3
+    run.end()
+    assert [event.seq for event in source.poll(3, 5.0).events] == [4]
+    assert (journal.asked, news.asked) == ([0], [3])
+
+
+@pytest.mark.parametrize("journal", [Absent(), "empty"])
+def test_without_a_journal_the_whole_history_is_asked_for(run: FakeRun, journal: object) -> None:
+    run.begin()
+    first = Pages(FakeRun(run.control, SPEC), size=1) if journal == "empty" else journal
+    news = Pages(run, size=1)
+    assert len(HistoryFirst(first, news).poll(0, 5.0).events) == 3  # type: ignore[arg-type]
+    assert news.asked == [0, 1, 2, 3]

@@ -281,13 +281,18 @@ class Screen:
 
 
 class TestLive:
-    def live(self) -> LiveView:
+    def live(self, **options: Any) -> LiveView:
         self.now = 1000.0
         self.told = 0  # events that the view has been given
         self.view: RunView | None = None
         self.screen = Screen()
         return LiveView(
-            self.screen, "digits", clock=lambda: self.now, wall=lambda: 1_700_000_010.0, cpu=lambda: 0.0
+            self.screen,
+            "digits",
+            clock=lambda: self.now,
+            wall=lambda: 1_700_000_010.0,
+            cpu=lambda: 0.0,
+            **options,
         )
 
     def news(self, live: LiveView, run: FakeRun) -> None:
@@ -321,6 +326,28 @@ class TestLive:
         assert "image/png" not in self.screen.shown[-1]
         self.now += FIRST_PICTURE_S
         run.metrics(0, loss=[0.9])
+        self.news(live, run)
+        assert "image/png" in self.screen.shown[-1]
+
+    def test_who_attaches_sees_the_history_with_its_picture_at_once(self, run: FakeRun) -> None:
+        live = self.live(at_once=True)
+        live.show(RunView(run_id=run.spec.run_id))
+        assert "digits: reading what it did so far" in self.screen.shown[-1]["text/plain"]
+        run.begin()
+        run.metrics(0, loss=[1.0, 0.5])
+        self.news(live, run)
+        assert len(self.screen.shown) == 2
+        assert "step 2" in self.screen.shown[-1]["text/plain"]
+        assert "image/png" in self.screen.shown[-1]
+
+    def test_who_attaches_to_a_run_that_was_read_before_sees_it_drawn_all_the_same(
+        self, run: FakeRun
+    ) -> None:
+        live = self.live(at_once=True)
+        run.begin()
+        run.metrics(0, loss=[1.0, 0.5])
+        live.show(fold(unpack_event(data) for data in run.packed))
+        assert "step 2" in self.screen.shown[-1]["text/plain"]
         self.news(live, run)
         assert "image/png" in self.screen.shown[-1]
 

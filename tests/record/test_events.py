@@ -93,6 +93,32 @@ def test_a_metric_may_be_named_like_a_mark_of_the_format(make: Make) -> None:
     assert unpack_event(pack_event(make("metrics", columns=columns))).payload == {"columns": columns}
 
 
+@given(
+    names=st.lists(TEXT | st.sampled_from(["$a", "loss", '"}}']), min_size=1, max_size=3, unique=True),
+    count=st.integers(0, 3),
+    more=st.dictionaries(TEXT, st.integers(), max_size=1),
+)
+def test_metrics_are_read_as_any_payload_however_often_their_form_was_seen(
+    names: list[str], count: int, more: dict[str, int]
+) -> None:
+    for start in (0, 100):
+        steps = np.arange(start, start + count)
+        columns = {name: {"step": steps, "value": steps / 3} for name in names}
+        event = Event(run_id="r", time=1.0, kind=EventKind.METRICS, payload={"columns": columns, **more})
+        read = unpack_event(pack_event(event))
+        assert same(read.payload, event.payload)
+
+
+def test_metrics_of_a_known_form_that_are_cut_short_are_refused() -> None:
+    steps = np.arange(4)
+    payload = {"columns": {"loss": {"step": steps, "value": steps / 3}}}
+    packed = pack_event(Event(run_id="r", time=1.0, kind=EventKind.METRICS, payload=payload))
+    assert unpack_event(packed).payload["columns"]["loss"]["step"].tolist() == [0, 1, 2, 3]
+    short = packed[:-8]
+    with pytest.raises(ValueError):
+        unpack_event(struct.pack("<I", len(short) - 4) + short[4:])
+
+
 def test_numpy_scalars_and_tuples_become_plain_values(make: Make) -> None:
     event = make("metrics", a=np.float32(0.5), b=np.int64(3), c=np.bool_(True), d=(1, (2.0, "x")))
     assert unpack_event(pack_event(event)).payload == {"a": 0.5, "b": 3, "c": True, "d": [1, [2.0, "x"]]}
