@@ -15,6 +15,7 @@ from jupyter_train.notebook.git import GitLook
 
 if TYPE_CHECKING:
     from jupyter_train.record import RunView
+    from jupyter_train.transport.capture import Capture
 
 _PACKAGES = ("torch", "numpy", "distributed")
 
@@ -25,14 +26,15 @@ def notebook_folder(notebook: str, cwd: str) -> str:
     return str(path.parent) if notebook and path.is_absolute() and path.exists() else cwd
 
 
-def provenance(git: GitLook, definitions: Mapping[str, Any]) -> dict[str, Any]:
+def provenance(git: GitLook, captured: Capture) -> dict[str, Any]:
     """What :attr:`RunSpec.provenance` holds. JSON values only; nothing of the environment's variables."""
-    from jupyter_train.transport.definitions import definition_texts
+    from jupyter_train.transport.definitions import definition_texts, module_texts
 
     found: dict[str, Any] = {
         "versions": versions(),
         "hostname": socket.gethostname(),
-        "definitions": definition_texts(definitions),
+        "definitions": definition_texts(captured.definitions),
+        "modules": module_texts(captured.modules),
     }
     if commit := git.result():
         found["git"] = dict(commit)

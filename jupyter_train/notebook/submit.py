@@ -148,7 +148,7 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
         session=session.id,
         notebook=session.notebook,
         cluster=connection.name,
-        provenance=provenance(git, captured.definitions),
+        provenance=provenance(git, captured),
         submitted=time.time(),
     )
     sent_bytes = captured.written_bytes

@@ -131,7 +131,8 @@ def _in_short(spec: Mapping[str, Any]) -> dict[str, Any]:
     known = spec.get("provenance")
     if not isinstance(known, Mapping):
         return dict(spec)
-    return {**spec, "provenance": {name: value for name, value in known.items() if name != "definitions"}}
+    kept = {name: value for name, value in known.items() if name not in ("definitions", "modules")}
+    return {**spec, "provenance": kept}
 
 
 def without_environment(spec: Mapping[str, Any]) -> dict[str, Any]:

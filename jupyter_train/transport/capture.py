@@ -23,7 +23,7 @@ from jupyter_train.transport.exclusions import is_history, is_users
 from jupyter_train.transport.freshness import source_remarks
 from jupyter_train.transport.functions import LruCache
 from jupyter_train.transport.limit import too_much
-from jupyter_train.transport.localmodules import local_closure
+from jupyter_train.transport.localmodules import LocalModule, local_closure
 from jupyter_train.transport.mappings import FileMappings
 from jupyter_train.transport.memory import Elsewhere
 from jupyter_train.transport.names import CellNames, cell_names
@@ -54,6 +54,7 @@ class Capture:
     random_state: dict[str, Any] | None = field(default=None, repr=False)  #: what travelled of it
     #: functions and classes that travelled as code, by qualified name
     definitions: dict[str, FunctionType | type] = field(default_factory=dict, repr=False)
+    modules: tuple[LocalModule, ...] = field(default=(), repr=False)  #: that travelled as files
 
 
 def capture(
@@ -143,6 +144,7 @@ def capture(
         bindings={name: id(value) for name, value in namespace.items()},
         random_state=state,
         definitions=pickled.writer.found_definitions,
+        modules=tuple(local.modules),
     )
 
 

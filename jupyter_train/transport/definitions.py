@@ -1,4 +1,4 @@
-"""The source of functions and classes of the notebook that a run took along, for people to read later.
+"""The source of functions, classes and modules of the notebook that a run took along, for people to read later.
 
 ``inspect`` finds functions by the line that their code names, but not the
 classes of a notebook: their module is ``__main__``, which has no file. They are
@@ -14,7 +14,10 @@ import linecache
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jupyter_train.transport.localmodules import LocalModule
 
 MOST_CHARACTERS = 20_000  #: of one
 MOST_IN_ALL = 100_000
@@ -32,12 +35,26 @@ def definition_texts(found: Mapping[str, FunctionType | type]) -> dict[str, str]
     for name, value in found.items():
         if not _is_part(name, found) and (text := _text(value)):
             texts[name] = text
+    return _bounded(texts)
+
+
+def module_texts(modules: Iterable[LocalModule]) -> dict[str, str]:
+    """Source by name of ``modules``, the shortest first while there is room."""
+    return _bounded({module.name: _cut(module.source.decode(errors="replace")) for module in modules})
+
+
+def _bounded(texts: Mapping[str, str]) -> dict[str, str]:
     kept: dict[str, str] = {}
     room = MOST_IN_ALL
     for name, text in sorted(texts.items(), key=lambda item: len(item[1])):
         room -= len(text)
         kept[name] = text if room >= 0 else f"# {len(text):,} characters, which were too many to be kept"
     return {name: kept[name] for name in texts}
+
+
+def _cut(text: str) -> str:
+    too_long = len(text) - MOST_CHARACTERS
+    return f"{text[:MOST_CHARACTERS]}\n# … and {too_long:,} characters more" if too_long > 0 else text
 
 
 def _is_part(name: str, found: Mapping[str, FunctionType | type]) -> bool:
@@ -48,11 +65,7 @@ def _is_part(name: str, found: Mapping[str, FunctionType | type]) -> bool:
 def _text(value: FunctionType | type) -> str:
     # By identity: once a cell was run again, its functions and classes are others.
     if value not in _known:
-        text = _source(value)
-        too_long = len(text) - MOST_CHARACTERS
-        if too_long > 0:
-            text = f"{text[:MOST_CHARACTERS]}\n# … and {too_long:,} characters more"
-        _known[value] = text
+        _known[value] = _cut(_source(value))
     return _known[value]
 
 

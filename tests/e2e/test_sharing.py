@@ -49,6 +49,9 @@ def test_eight_runs_of_three_kernels_share_four_workers(shared_home: Path, tmp_p
     wait_until(lambda: len(ours()) == 8 and all(store.view(r).ended for r in ours()), 10)
     assert len({store.view(run_id).spec.session for run_id in ours()}) == 3  # type: ignore[union-attr]
     states = [e for run_id in ours() for e in store.events(run_id) if e.kind is EventKind.STATE]
+    waited = [e.payload for e in states if e.payload.get("queue_place")]
+    assert waited, "eight runs of 20 ranks do not fit on four workers at once"
+    assert all("in the queue: needs" in payload["reason"] for payload in waited)
     check_sharing(sorted(states, key=lambda event: event.time))
 
 

@@ -55,7 +55,7 @@ def leaked(before: Census, now: Census) -> Census:
 def wait_for_leaks(
     before: Census,
     *,
-    grace_s: float = 3.0,
+    grace_s: float = 15.0,  # a busy machine imports matplotlib for seconds
     take: Callable[[], Census] = census,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,

@@ -245,6 +245,7 @@ def capture(
         objects=(),
         bindings={},
         definitions={},
+        modules=(),
         written_bytes=0,
     )
 

@@ -12,6 +12,8 @@ from jupyter_train._version import __version__
 from jupyter_train.notebook.git import GitLook
 from jupyter_train.notebook.provenance import notebook_folder, on_record, provenance, versions
 from jupyter_train.record import RunSpec, RunView
+from jupyter_train.transport.capture import capture
+from jupyter_train.transport.content import ContentStore
 
 
 def test_versions_are_those_that_are_imported() -> None:
@@ -23,9 +25,10 @@ def test_versions_are_those_that_are_imported() -> None:
 
 
 def test_it_is_json_and_says_nothing_of_git_where_there_is_none(tmp_path: Path) -> None:
-    found = provenance(GitLook(str(tmp_path)), {})
+    content = ContentStore(tmp_path / "content")
+    found = provenance(GitLook(str(tmp_path)), capture("pass", {}, content=content))
     assert json.loads(json.dumps(found)) == found
-    assert found.keys() == {"versions", "hostname", "definitions"}
+    assert found.keys() == {"versions", "hostname", "definitions", "modules"}
 
 
 def test_the_notebooks_folder_counts_where_it_is_known(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+import pytest
 import torch
 
 from jupyter_train.record import Event, EventKind, pack_event, unpack_event
@@ -23,3 +24,10 @@ def test_it_can_travel() -> None:
     told = machine(torch.device("cpu"), cores=1)
     event = Event(run_id="r", time=0.0, kind=EventKind.LOG, payload=told)
     assert unpack_event(pack_event(event)).payload == told
+
+
+def test_a_gpu_is_named_with_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    told = machine(torch.device("cuda", 1), cores=1)
+    assert (told["device"], told["device_name"], told["devices"]) == ("cuda:1", "GPU 1", 4)

@@ -10,7 +10,13 @@ import pytest
 
 from jupyter_train.transport.capture import capture
 from jupyter_train.transport.content import ContentStore
-from jupyter_train.transport.definitions import MOST_CHARACTERS, MOST_IN_ALL, definition_texts
+from jupyter_train.transport.definitions import (
+    MOST_CHARACTERS,
+    MOST_IN_ALL,
+    definition_texts,
+    module_texts,
+)
+from jupyter_train.transport.localmodules import LocalModule
 
 CELL = """\
 import functools
@@ -108,3 +114,13 @@ def test_long_ones_are_cut_and_the_longest_give_way() -> None:
     assert len(found["f0"]) < MOST_CHARACTERS + 100
     assert found["f7"].endswith("were too many to be kept")
     assert sum(map(len, found.values())) < MOST_IN_ALL + 1000
+
+
+def test_modules_are_text_and_bounded_too() -> None:
+    modules = [
+        LocalModule(name="helpers", path="/a/helpers.py", is_package=False, source=b"x = '\xff'\n"),
+        LocalModule(name="long", path="/a/long.py", is_package=False, source=b"#" * 10 * MOST_CHARACTERS),
+    ]
+    found = module_texts(modules)
+    assert found["helpers"] == "x = '\ufffd'\n"
+    assert len(found["long"]) < MOST_CHARACTERS + 100
