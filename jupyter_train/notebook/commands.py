@@ -132,6 +132,18 @@ def _capture(given: Mapping[str, Any], session: Session) -> None:
     _say(capture_command(given.get("names", ()), session))
 
 
+def _clean(given: Mapping[str, Any], session: Session) -> None:
+    from jupyter_train.notebook.cleaning import OLD_S, Wanted, clean
+
+    says = given.keys() - {"yes"}
+    wanted = Wanted(
+        older_than_s=given.get("older_than", None if says else OLD_S),
+        larger_than=given.get("larger_than"),
+        keep=given.get("keep"),
+    )
+    clean(wanted, session, yes=bool(given.get("yes")), now=time.time(), ask=input, say=_say)
+
+
 _COMMANDS: dict[str, Callable[[Mapping[str, Any], Session], object | None]] = {
     "%train": _overview,
     "%train cluster start": _cluster_start,
@@ -144,6 +156,7 @@ _COMMANDS: dict[str, Callable[[Mapping[str, Any], Session], object | None]] = {
     "%train stop": _stop,
     "%train wait": _wait,
     "%train capture": _capture,
+    "%train clean": _clean,
     "%train log": _log,
 }
 

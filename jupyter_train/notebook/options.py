@@ -137,6 +137,16 @@ COMMANDS: tuple[Command, ...] = (
         help="what these names, a run's cell or the last %%train cell would send, how large, and what is there already; %%train capture above a cell asks for that cell",
         operands=(Operand(key="names", value="NAME|RUN", required=False, repeats=True, completes="name"),),
     ),
+    Command(
+        words="%train clean",
+        help="delete old runs with their results, checkpoints and history, after asking; those for which all that is said holds",
+        options=(
+            Option(name="--older-than", value="30d", read=words.seconds, help="ended longer ago; 30d where nothing is said"),
+            Option(name="--larger-than", value="1GB", read=words.size, help="larger on this disk"),
+            Option(name="--keep", value="N", read=words.count, help="beyond the newest so many"),
+            Option(name="--yes", help="do not ask"),
+        ),
+    ),
     Command(words="%train log", help="what a run wrote", operands=(_RUN,), options=(Option(name="--rank", value="R", read=int, help="of this rank only"),)),
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ _OPENS = {"(": ")", "[": "]", "{": "}"}
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)\s*(d|h|m|s))", re.IGNORECASE)
 _PLAIN_NAME = re.compile(r"[\w./:+][\w./:+-]*")
 _ON_A_RUN = re.compile(r'%train (log|stop|wait|attach) ("[^"]*"|[^\s;,]+)(?: (--rank \d+|--kill))?')
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?b?", re.IGNORECASE)
 _STEP = re.compile(r"[0-9]{1,18}")
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 _MAX_INT = 2**63
@@ -97,6 +98,31 @@ def retries(word: str) -> int:
     if not 0 <= number <= _MOST_RETRIES:
         raise ValueError(f"a whole number from 0 to {_MOST_RETRIES:,} is needed")
     return number
+
+
+def count(word: str) -> int:
+    """A whole number from 0.
+
+    Raises:
+        ValueError: it is none.
+    """
+    number = int(unquoted(word))
+    if not 0 <= number < _MAX_INT:
+        raise ValueError("a whole number from 0 is needed")
+    return number
+
+
+def size(word: str) -> int:
+    """``1GB``, ``500 MB``, ``2GiB`` or plain bytes, in bytes.
+
+    Raises:
+        ValueError: it is no size.
+    """
+    found = _SIZE.fullmatch(unquoted(word).strip())
+    if found is None:
+        raise ValueError("a size reads 500MB, 1.5GB or 2GiB")
+    number, prefix, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index((prefix or " ").lower()))
 
 
 def resume(word: str) -> Resume:

@@ -152,6 +152,7 @@ def test_what_is_wrong_is_said(line: str, said: str) -> None:
         ("cluster scale 3", "%train cluster scale", {"workers": 3}),
         ("cluster stop", "%train cluster stop", {}),
         ("stop last --kill", "%train stop", {"run": "last", "kill": True}),
+        ("clean --older-than 2d --larger-than 1GB --keep 5 --yes", "%train clean", {"older_than": 172800.0, "larger_than": 10**9, "keep": 5, "yes": True}),
         ('log "my run" --rank 1', "%train log", {"run": "my run", "rank": 1}),
     ],
 )  # fmt: skip
@@ -195,7 +196,7 @@ def test_help_names_everything_there_is() -> None:
         ("%%train --strategy ", ["auto", "none"]),
         ("%%train --batch=p", ["--batch=per-rank"]),
         ("%%train --cluster f", ["fake"]),
-        ("%train cl", ["cluster"]),
+        ("%train cl", ["clean", "cluster"]),
         ("%train cluster s", ["scale", "start", "stop"]),
         ("%train cluster start ", ["local", "--workers", "--idle-timeout"]),
         ("%train cluster use ", ["fake"]),
