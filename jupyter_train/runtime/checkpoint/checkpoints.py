@@ -107,7 +107,6 @@ class Checkpoints:
         self._last = clock()
         self._has_kept = False
         self._unchanged = Unchanged()
-        self._body: Any = None  #: of the outermost open loop
         self._said: set[str] = set()
         self._restoring: Restoring | None = None
         position = None
@@ -198,11 +197,11 @@ class Checkpoints:
         from jupyter_train.runtime.parallel.loops import body_of
 
         loop.frame = frame
-        loop.body = None if frame is None else body_of(frame)
-        if not self._loops.open:
-            self._body = loop.body
+        if not self._loops.begun:
+            loop.body = None if frame is None else body_of(frame)
             found = find(self._scopes(frame, loop))
             self._unchanged.note(one for one in found.values() if not is_trained(one))
+        # Behind an earlier loop all names of the code count: what was done between them would be done otherwise now.
         loads = self._loops.begin(loop)
         if loads and self._restoring is not None and self._position is not None:
             self._load(self._restoring, frame)

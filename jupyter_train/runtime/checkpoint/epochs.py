@@ -103,11 +103,10 @@ class Loops:
                 return True
         if loop.number < position.begun:
             loop.epoch = loop.count  # it had ended
-            is_last = loop.number == position.begun - 1
-            if is_last:
+            if loop.number == position.begun - 1:
                 self.entering = None
             self._open.append(weakref.ref(loop))
-            return is_last
+            return True  # what comes behind it may need what it made
         self.entering = None
         self._open.append(weakref.ref(loop))
         return True

@@ -60,6 +60,16 @@ class Found:
 
     objects: dict[str, Any] = field(default_factory=dict)  #: with a state of their own
     variables: dict[str, Variable] = field(default_factory=dict)
+    #: by the beginning of a label: gives a name that is not there yet its value
+    owners: dict[str, Callable[[str, Any], None]] = field(default_factory=dict)
+
+    def assign(self, label: str, value: Any) -> bool:
+        """Give what ``label`` leads to its value, where it is not there yet; False where nothing leads there."""
+        owner, _, name = label.rpartition("/")
+        if owner not in self.owners:
+            return False
+        self.owners[owner](name, value)
+        return True
 
     def values(self) -> list[Any]:
         """All that there is."""
@@ -117,6 +127,7 @@ class _Search:
         self._seen: dict[int, Any] = {}  #: objects by their id, kept alive meanwhile
 
     def scope(self, scope: Scope) -> None:
+        self._found.owners[scope.key] = scope.assign
         for name, value in list(scope.names.items()):
             if not isinstance(name, str) or (name.startswith("__") and name.endswith("__")):
                 continue
@@ -181,8 +192,10 @@ class _Search:
         elif _has_state(value):
             self._found.objects[label] = value
         elif isinstance(value, dict):
-            self._inside(label, {_key(name): one for name, one in value.items()}, depth)
-        elif isinstance(value, (list, tuple, deque)):
+            self._items(label, value, list(value.items()), depth)
+        elif isinstance(value, (list, deque)):
+            self._items(label, value, list(enumerate(value)), depth)
+        elif isinstance(value, tuple):
             self._inside(label, {str(k): one for k, one in enumerate(value)}, depth)
         elif isinstance(value, MethodType):
             self._look(label, value.__self__, depth)
@@ -196,6 +209,18 @@ class _Search:
         if depth and len(held) <= MOST_OBJECTS:
             for name, one in held.items():
                 self._look(f"{label}/{name}", one, depth - 1)
+
+    def _items(self, label: str, owner: Any, items: list[tuple[Any, Any]], depth: int) -> None:
+        """Of a container of things with a state: what is plain among them is a variable."""
+        if not depth or len(items) > MOST_OBJECTS:
+            return
+        for key, one in items:
+            at = f"{label}/{_key(key)}"
+            if self._is_variable(one, is_target=False):
+                if not self._is_as_it_was(one):
+                    self._variable(at, one, partial(owner.__setitem__, key))
+            else:
+                self._look(at, one, depth - 1)
 
     def _closure(self, label: str, function: FunctionType, depth: int) -> None:
         if not depth:
@@ -216,6 +241,7 @@ class _Search:
         if not depth:
             return
         is_data_set = isinstance(owner, Dataset)
+        self._found.owners[label] = partial(_set, owner)
         for name, value in _held(owner).items():
             at = f"{label}/{name}"
             if self._is_variable(value, is_target=is_data_set):

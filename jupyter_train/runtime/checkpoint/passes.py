@@ -28,6 +28,12 @@ class AnyPass(Protocol):
     def standing(self) -> PassStanding:
         """Where it stands, before it hands out its next batch."""
 
+    def skip(self) -> None:
+        """Leave out a batch; called after it has begun, and before it hands out any."""
+
+    def stand(self, standing: PassStanding) -> None:
+        """All that are done were left out."""
+
 
 class Passes:
     """Follows the passes of one rank. Main thread.
@@ -111,10 +117,20 @@ class Passes:
         if self._entering:
             entered, self._entering = self._entering, []
             self._begins_from = None
+            self._go_on([each for each in passes if each is not None], entered)
             advance_counters(one, entered[0].done)
             self._loads()
         elif all(each is not None for each in passes):
             self._asks(tuple(each.standing() for each in passes if each is not None))
+
+    def _go_on(self, passes: list[Any], standings: list[PassStanding]) -> None:
+        """Behind the batches that are done; in turns, as they were drawn."""
+        for number in range(max(standing.done for standing in standings)):
+            for each, standing in zip(passes, standings, strict=False):
+                if number < standing.done:
+                    each.skip()
+        for each, standing in zip(passes, standings, strict=False):
+            each.stand(standing)
 
     def ended(self, one: AnyPass) -> None:
         """``one`` has no more batches, or was left."""

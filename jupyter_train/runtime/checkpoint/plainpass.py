@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 class PlainPass:
     """One pass, which counts."""
 
-    def __init__(self, loader: Any, inner: Any, passes: Passes) -> None:
+    def __init__(self, loader: Any, inner: Any, passes: Passes, *, where: str) -> None:
         self._loader = loader
         self._inner = inner
         self._passes = passes
+        self._where = where
         self.done = 0
 
     def __iter__(self) -> PlainPass:
@@ -48,6 +49,14 @@ class PlainPass:
         """See `AnyPass`."""
         return PassStanding(done=self.done)
 
+    def skip(self) -> None:
+        """See `AnyPass`."""
+        skip(self._loader, self._inner, where=self._where)
+
+    def stand(self, standing: PassStanding) -> None:
+        """See `AnyPass`."""
+        self.done = standing.done
+
     def __del__(self) -> None:
         try:
             self._passes.ended(self)
@@ -63,11 +72,8 @@ def install(patches: Patches, passes: Passes, sites: Sites) -> None:
         frame = sites.frame(2)
         if frame is None:
             return original(loader)
-        standing = passes.begins(frame, loader)
-        one = PlainPass(loader, original(loader), passes)
-        if standing is not None:
-            skip(loader, one._inner, standing.done, where=str(sites.of(frame)))
-            one.done = standing.done
+        passes.begins(frame, loader)
+        one = PlainPass(loader, original(loader), passes, where=str(sites.of(frame)))
         passes.begun(frame, one)
         return one
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from jupyter_train.errors import CellError
 from jupyter_train.runtime.checkpoint.finding import Found
-from jupyter_train.runtime.checkpoint.loading import CannotRestore, load_all, plain_value
+from jupyter_train.runtime.checkpoint.freezing import KIND
+from jupyter_train.runtime.checkpoint.loading import CannotRestore, load_all, load_into, plain_value
 from jupyter_train.runtime.checkpoint.reader import Saved
 
 ENGINE = "jupyter_train/engine"  #: labels of what is nobody's but ours
@@ -59,11 +60,20 @@ class Restoring:
         for label, value in values.items():
             if label in assign and value is not targets[label]:
                 assign[label](value)
+        for label, state in self._states.items():
+            if label in targets or label in OURS or not _is_plain(state):
+                continue
+            if found.assign(label, load_into(None, state)):
+                self._loaded.add(label)
 
     @property
     def missing(self) -> list[str]:
         """Labels of what is in the checkpoint, and was nowhere to be found."""
         return [label for label in self._states if label not in self._loaded and label not in OURS]
+
+
+def _is_plain(state: Any) -> bool:
+    return not isinstance(state, dict) or state.get(KIND) not in ("module", "optimizer", "object")
 
 
 def in_words(label: str) -> str:

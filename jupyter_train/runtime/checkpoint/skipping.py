@@ -14,14 +14,14 @@ from jupyter_train.errors import CellError
 DEEPEST = 4
 
 
-def skip(loader: Any, inner: Any, count: int, *, where: str) -> None:
-    """Let ``inner``, which has just been made for ``loader``, go on behind ``count`` batches.
+def skip(loader: Any, inner: Any, *, where: str) -> None:
+    """Let ``inner``, which was made for ``loader``, leave out its next batch.
 
     Where nothing but indices comes before a batch they are drawn and not looked
-    up; else the batches are read and dropped.
+    up; else the batch is read and dropped.
 
     Raises:
-        CellError: there are not as many.
+        CellError: there is none.
     """
     by_index = (
         not loader.num_workers
@@ -30,17 +30,15 @@ def skip(loader: Any, inner: Any, count: int, *, where: str) -> None:
         and hasattr(inner, "_num_yielded")
     )
     try:
-        for _ in range(count):
-            if by_index:
-                inner._next_index()
-            else:
-                next(inner)
+        if by_index:
+            inner._next_index()
+            inner._num_yielded += 1
+        else:
+            next(inner)
     except StopIteration:
         raise CellError(
-            f"{where}: the checkpoint stands behind batch {count} of this loop, and the loader has fewer now"
+            f"{where}: the checkpoint stands behind more batches of this loop than the loader has now"
         ) from None
-    if by_index:
-        inner._num_yielded += count
 
 
 def advance_counters(iterator: Any, count: int) -> None:

@@ -209,12 +209,15 @@ class Pass:
             drawn=tuple((share is not None, share is not None and share.is_forced) for share in shares),
         )
 
-    def go_on(self, standing: PassStanding) -> None:
-        """It has just begun, and is to hand out the batch behind those that are done."""
+    def skip(self) -> None:
+        """Leave out a batch that is done."""
+        if self._cutting is None or not self._cutting.skips_by_itself:
+            with self._feed.reading(shared=True):
+                skip(self._loader, self._inner, where=str(self.site))
+
+    def stand(self, standing: PassStanding) -> None:
+        """All that are done were left out."""
         cutting = self._cutting
-        with self._feed.reading(shared=True):
-            if cutting is None or not cutting.skips_by_itself:
-                skip(self._loader, self._inner, standing.done, where=str(self.site))
         self.done = standing.done
         self.backwards = standing.backwards
         if cutting is not None and not cutting.skips_by_itself:
@@ -528,8 +531,6 @@ class Feed:
             why=why,
             deals_itself=deals_itself and loop is Loop.TRAINS,
         )
-        if standing is not None:
-            one.go_on(standing)
         if self.passes is not None:
             self.passes.begun(frame, one)
         return one
