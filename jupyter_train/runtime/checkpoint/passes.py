@@ -101,6 +101,12 @@ class Passes:
             return self._entering[number]
         return None
 
+    def begins_again(self, loader: Any) -> None:
+        """What was drawn since it began does not count."""
+        if self._begins_from is not None:
+            self._engine.set_random_states(self._begins_from["random"])
+            _set_back(loader, self.began["drawn_by"][-1])
+
     def begun(self, frame: FrameType, one: AnyPass) -> None:
         """It has, and is at the place that it was told."""
         if self._in_body and not self._is_past and (frame.f_code, frame.f_lasti) == self._place:

@@ -25,6 +25,7 @@ class PlainPass:
         self._passes = passes
         self._where = where
         self.done = 0
+        self.persists = False
 
     def __iter__(self) -> PlainPass:
         return self
@@ -47,7 +48,7 @@ class PlainPass:
 
     def standing(self) -> PassStanding:
         """See `AnyPass`."""
-        return PassStanding(done=self.done)
+        return PassStanding(done=self.done, persists=self.persists)
 
     def skip(self) -> None:
         """See `AnyPass`."""
@@ -72,8 +73,14 @@ def install(patches: Patches, passes: Passes, sites: Sites) -> None:
         frame = sites.frame(2)
         if frame is None:
             return original(loader)
-        passes.begins(frame, loader)
+        persists = getattr(loader, "_iterator", None) is not None
+        standing = passes.begins(frame, loader)
+        if standing is not None and standing.persists and not persists:
+            original(loader)
+            passes.begins_again(loader)
+            persists = True
         one = PlainPass(loader, original(loader), passes, where=str(sites.of(frame)))
+        one.persists = persists
         passes.begun(frame, one)
         return one
 

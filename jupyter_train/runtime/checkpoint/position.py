@@ -24,6 +24,7 @@ class PassStanding:
     backwards: int = 0  #: that came out of them
     splits: bool = False
     uneven: int = 0  #: of its next batches are cut unevenly
+    persists: bool = False  #: its workers were there before it
     drawn: tuple[tuple[bool, bool], ...] = ()  #: batches that its workers have already: split, unevenly
 
 
@@ -52,7 +53,14 @@ class Position:
             "open": [[one.number, one.epoch, one.begun] for one in self.open],
             "begun": self.begun,
             "passes": [
-                [one.done, one.backwards, one.splits, one.uneven, [list(two) for two in one.drawn]]
+                [
+                    one.done,
+                    one.backwards,
+                    one.splits,
+                    one.uneven,
+                    one.persists,
+                    [list(two) for two in one.drawn],
+                ]
                 for one in self.passes
             ],
             "iterators": dict(self.iterators),
@@ -79,11 +87,12 @@ def position_of(plain: Mapping[str, Any]) -> Position:
 
 
 def _pass(plain: Sequence[Any]) -> PassStanding:
-    done, backwards, splits, uneven, drawn = plain
+    done, backwards, splits, uneven, persists, drawn = plain
     return PassStanding(
         done=int(done),
         backwards=int(backwards),
         splits=bool(splits),
         uneven=int(uneven),
+        persists=bool(persists),
         drawn=tuple((bool(a), bool(b)) for a, b in drawn),
     )

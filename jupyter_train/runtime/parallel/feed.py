@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +35,7 @@ from jupyter_train.runtime.parallel.streaming import Dealer, Dealt, Order, cut_r
 from jupyter_train.runtime.parallel.study import Study
 from jupyter_train.runtime.parallel.watching import BATCHES
 from jupyter_train.runtime.parallel.whole import WholeLoops, remark
+from jupyter_train.runtime.parallel.workers import Numbered, WorkerInit, seed_of
 
 if TYPE_CHECKING:
     from jupyter_train.runtime.checkpoint.passes import Passes
@@ -68,6 +68,7 @@ class Cutting:
         """
         self.skips_by_itself = by_itself
         self.splits = standing.splits
+        self.cuts.clear()
         if by_itself:
             self.skip, self.uneven = standing.done, standing.uneven
             self.planned.extend(standing.drawn)
@@ -85,6 +86,7 @@ class Splitter:
         self.inner = inner
         self.is_stream = is_stream
         self.cutting = Cutting(splits=False, uneven=0)
+        self.numbers = False  #: its loader has workers, which are told what to draw from
         self._feed = feed
         sampler = getattr(inner, "sampler", None)
         self._draws_at_the_start = type(inner) is BatchSampler and type(sampler) in _DRAW_AT_THE_START
@@ -99,11 +101,14 @@ class Splitter:
     def _batches(self, cutting: Cutting) -> Iterator[Any]:
         feed = self._feed
         streams = feed.streams
+        number = 0
+        pass_seed = streams.place() if self.numbers else 0
         with streams.shared_by_torch() if self._draws_at_the_start else streams.shared():
             inner = iter(self.inner)
             batch = self._take(inner, cutting)
         while batch is not None and cutting.skip:
             cutting.skip -= 1
+            number += 1
             with nullcontext() if self._draws_at_the_start else streams.shared():
                 batch = self._take(inner, cutting)
         while batch is not None:
@@ -122,11 +127,14 @@ class Splitter:
                 )
             elif not splits:
                 cutting.cuts.append((None, len(batch)))
-                yield batch
+                yield Numbered(index=batch, seed=None) if self.numbers else batch
             else:
                 part, share = cut(batch, rank=feed.rank, ranks=feed.ranks, uneven=uneven)
                 cutting.cuts.append((share, share.total))
-                yield like(batch, part)
+                index = like(batch, part)
+                seed = seed_of(pass_seed, number, feed.rank)
+                yield Numbered(index=index, seed=seed) if self.numbers else index
+            number += 1
             if self._draws_at_the_start:
                 batch = self._take(inner, cutting)
             else:
@@ -174,6 +182,7 @@ class Pass:
         self._reads_here = isinstance(loader.dataset, IterableDataset) and not loader.num_workers
         self.is_open = True
         self.done = 0  #: batches that it has handed out
+        self.persists = False  #: its workers were there before it
         self._is_new = True
 
     def __iter__(self) -> Pass:
@@ -199,13 +208,14 @@ class Pass:
         """Where it stands, before it hands out its next batch."""
         cutting = self._cutting
         if cutting is None:
-            return PassStanding(done=self.done, backwards=self.backwards)
+            return PassStanding(done=self.done, backwards=self.backwards, persists=self.persists)
         shares = [share for share, _ in cutting.cuts]
         return PassStanding(
             done=self.done,
             backwards=self.backwards,
             splits=cutting.splits,
             uneven=cutting.uneven,
+            persists=self.persists,
             drawn=tuple((share is not None, share is not None and share.is_forced) for share in shares),
         )
 
@@ -517,9 +527,16 @@ class Feed:
         elif why and loop is Loop.TRAINS:
             self.say_whole(site, why)
         standing = None if self.passes is None else self.passes.begins(frame, loader)
-        if standing is not None and cutting is not None and splitter is not None:
-            cutting.go_on(standing, by_itself=bool(loader.num_workers) and not splitter.is_stream)
+        persists = getattr(loader, "_iterator", None) is not None
         with self.reading(shared=True):
+            if standing is not None and standing.persists and not persists and self.passes is not None:
+                # Its workers were there before that pass, and it did not draw a seed for them.
+                self._make(loader, splitter, original)
+                self.passes.begins_again(loader)
+                persists = True
+            if standing is not None and cutting is not None and splitter is not None:
+                ahead = bool(loader.num_workers) and not splitter.is_stream and standing.splits
+                cutting.go_on(standing, by_itself=ahead)
             inner = self._make(loader, splitter, original)
         one = Pass(
             loader=loader,
@@ -531,6 +548,7 @@ class Feed:
             why=why,
             deals_itself=deals_itself and loop is Loop.TRAINS,
         )
+        one.persists = persists
         if self.passes is not None:
             self.passes.begun(frame, one)
         return one
@@ -586,8 +604,11 @@ class Feed:
         if splitter.is_stream:
             # Its workers draw alike on all ranks, so that all read the same.
             attributes["collate_fn"] = Dealer(before["collate_fn"], self.rank, self.streams)
-        elif loader.num_workers and splitter.cutting.splits:
-            attributes["worker_init_fn"] = WorkerInit(before["worker_init_fn"], self.rank)
+        elif loader.num_workers:
+            rank = self.rank if splitter.cutting.splits else None
+            attributes["worker_init_fn"] = WorkerInit(before["worker_init_fn"], rank)
+            if getattr(loader, "_iterator", None) is None:  # else its workers are there already
+                splitter.numbers = True
         try:
             inner = original(loader)
         finally:
@@ -628,24 +649,6 @@ _DRAINED_FIX = "It is split where the loop reads the loader itself"
 
 def _raised(error: NotSplittable) -> NoReturn:
     raise error
-
-
-class WorkerInit:
-    """A loader's worker draws other random numbers than the same worker of another rank."""
-
-    def __init__(self, inner: Callable[[int], None] | None, rank: int) -> None:
-        self._inner = inner
-        self._rank = rank
-
-    def __call__(self, worker: int) -> None:
-        seed = (torch.initial_seed() + 1_000_003 * self._rank) % (1 << 62)
-        torch.default_generator.manual_seed(seed)
-        random.seed(seed)
-        import numpy as np
-
-        np.random.seed(seed % (1 << 32))
-        if self._inner is not None:
-            self._inner(worker)
 
 
 def _has_own_shares(loader: Any) -> bool:
