@@ -85,7 +85,7 @@ def _source(store: Store, run_id: str) -> EventSource:
     from jupyter_train import cluster
 
     current, journal = cluster.current(), StoreSource(store, run_id)
-    state = next((known.state for known in store.runs() if known.run_id == run_id), None)
+    state = store.summary(run_id).state
     is_over = state is not None and state.is_terminal
     if is_over or current is None or current.kind == "local" or not current.is_alive:
         return journal

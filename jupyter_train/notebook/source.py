@@ -74,8 +74,10 @@ class StoreSource:
             if left <= 0:
                 break
             self._sleep(min(left, _JOURNAL_PERIOD_S))
-        found = [known for known in self._store.runs() if known.run_id == self._run_id]
-        return Batch(lost=found[0].reason if found and found[0].state is RunState.LOST else "")
+        now = self._store.summary(self._run_id)
+        if now.seq > after and (events := self._store.events(self._run_id, after)):
+            return Batch(events=tuple(events))  # written since we looked; who hears of an end asks no more
+        return Batch(lost=now.reason if now.state is RunState.LOST else "")
 
 
 class FirstThatAnswers:

@@ -12,10 +12,13 @@ from jupyter_train.home import RUN_ID, home, journals_folders
 from jupyter_train.record import Event, RunState, RunView, fold
 from jupyter_train.store.deleting import remove_files, remove_rows, size_of
 from jupyter_train.store.find import find_run, not_found
+from jupyter_train.store.glance import Glances
 from jupyter_train.store.labels import FILE, Label, Labels
 from jupyter_train.store.liveness import ControllerMark, is_silent, process_start, this_boot, this_moment
 from jupyter_train.store.reader import JournalReader
 from jupyter_train.store.summary import RunSummary
+
+_glances = Glances()  #: of this process: nearly every question makes a store of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,7 @@ class Store:
         self.root = Path(root) if root is not None else home()
         self.problems: tuple[StoreError, ...] = ()  #: found by the newest call; each names its file
         self._clock = clock
+        self._glances = _glances
 
     def runs(self, limit: int | None = None) -> list[RunSummary]:
         """The runs, newest first. A run whose controller is gone is LOST."""
@@ -54,6 +58,14 @@ class Store:
             StoreTooNew, StoreDamaged: its journal cannot be read.
         """
         return self._kept(run_id).reader.events(run_id, after)
+
+    def summary(self, run_id: str) -> RunSummary:
+        """The row of one run, as :meth:`runs` has it.
+
+        Raises:
+            RunNotFound: the store has no such run.
+        """
+        return self._kept(run_id).summary
 
     def view(self, run_id: str) -> RunView:
         """The run as of now; LOST where its controller is gone.
@@ -137,7 +149,7 @@ class Store:
                 except StoreError:
                     continue
                 of_it = deleted.intersection(summary.run_id for summary in summaries)
-                if of_it and (mark is None or self._is_silent(mark)):
+                if of_it and (mark is None or self._silence()(mark)):
                     freed += remove_rows(path, of_it)
         return freed
 
@@ -183,15 +195,16 @@ class Store:
         """Each run that is not deleted, as the journal has it that knows most of it."""
         found: dict[str, Kept] = {}
         problems: list[StoreError] = []
+        is_silent = self._silence()
         for path in self._journals():
             reader = JournalReader(path)
             try:
-                mark, summaries = reader.mark_and_summaries()
+                seen = self._glances.at(path)
             except StoreError as problem:
                 problems.append(problem)
                 continue
-            gone = mark if mark is not None and self._is_silent(mark) else None
-            for summary in summaries:
+            gone = seen.mark if seen.mark is not None and is_silent(seen.mark) else None
+            for summary in seen.summaries:
                 known = found.get(summary.run_id)
                 if RUN_ID.fullmatch(summary.run_id) and (known is None or known.summary.seq < summary.seq):
                     judged = summary if gone is None else _lost(summary, gone)
@@ -204,8 +217,10 @@ class Store:
                 found[run_id] = replace(found[run_id], summary=label.on_summary(found[run_id].summary))
         return found
 
-    def _is_silent(self, mark: ControllerMark) -> bool:
-        return is_silent(mark, now=this_moment(self._clock()), boot=this_boot(), start_of=process_start)
+    def _silence(self) -> Callable[[ControllerMark], bool]:
+        """Tells whether the controller of a mark is gone by now."""
+        now, boot = this_moment(self._clock()), this_boot()
+        return lambda mark: is_silent(mark, now=now, boot=boot, start_of=process_start)
 
 
 def _lost(summary: RunSummary, mark: ControllerMark) -> RunSummary:
