@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from jupyter_train.control.again import EVERY_LOOP, MOST_ATTEMPTS, to_be_whole
-from jupyter_train.control.machine import (
-    FAIL_NET_S,
-    KILL_NET_S,
-    START_FAIL_S,
-    START_NET_S,
-    START_REMARK_S,
-    STOP_NET_S,
-    UNWIND_NET_S,
-)
+from jupyter_train.control.ending import FAIL_NET_S, KILL_NET_S, STOP_NET_S, UNWIND_NET_S
+from jupyter_train.control.machine import START_FAIL_S, START_NET_S, START_REMARK_S
 from jupyter_train.control.messages import (
     Abandon,
     Announce,
