@@ -133,7 +133,9 @@ class Freezer:
             return value
         if _has_state(value):
             return self._object(value, "object", at, depth)
-        raise CannotKeep(f"{at} is a {_type_name(value)}, which has no state_dict and is no plain value")
+        raise CannotKeep(
+            f"{at} is of the type {_type_name(value)}, which has no state_dict and is no plain value"
+        )
 
     def _tensor(self, tensor: Any, at: str) -> Any:
         import torch

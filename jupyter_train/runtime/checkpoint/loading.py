@@ -13,6 +13,7 @@ from typing import Any
 
 from jupyter_train.runtime.checkpoint.freezing import KIND
 from jupyter_train.runtime.checkpoint.sharded import SHARDED, fill
+from jupyter_train.runtime.checkpoint.tensors import Tensors
 
 _WITH_STATE = ("module", "optimizer", "object", "generator", "random")
 _PLAIN_DICTS: dict[str, type] = {"OrderedDict": OrderedDict, "Counter": Counter, "defaultdict": defaultdict}
@@ -71,12 +72,7 @@ class Loading:
         self._filled = filled or {}
         self._made: dict[int, tuple[Any, Any]] = {}  #: saved object → what it became
         self._taken: dict[int, Any] = {}  #: targets that have been loaded
-        self._storages: dict[
-            int, tuple[Any, int]
-        ] = {}  #: saved memory → tensor that has it now, shift in bytes
-        self._written: dict[
-            tuple[str, int], int
-        ] = {}  #: memory that was loaded into → from which saved memory
+        self.tensors = Tensors()
 
     def into(self, target: Any, saved: Any, at: str) -> Any:
         """``saved`` in ``target`` where it fits, else a new value.
@@ -87,7 +83,7 @@ class Loading:
         import torch
 
         if isinstance(saved, torch.Tensor):
-            return self._once(saved, lambda: self._tensor(target, saved))
+            return self._once(saved, lambda: self.tensors.into(target, saved))
         if not isinstance(saved, (list, tuple, dict)):
             return saved
         if (made := self._made.get(id(saved))) is not None:
@@ -134,7 +130,7 @@ class Loading:
         if kind in _WITH_STATE:
             return self._object(kind, target, saved, at)
         if kind == "tensor":
-            return self._once(saved, lambda: self._tensor_with(target, saved))
+            return self._once(saved, lambda: self.tensors.with_more(target, saved))
         if kind == "array":
             return self._once(saved, lambda: self._array(target, saved))
         if kind == SHARDED:
@@ -192,53 +188,6 @@ class Loading:
             return target
         return data.copy()
 
-    # Tensors
-
-    def _tensor(self, target: Any, saved: Any) -> Any:
-        """``saved``, a tensor on the CPU, in the place of ``target``, or where its memory is by now."""
-        import torch
-
-        if (shared := self._shared(saved)) is not None:
-            if isinstance(target, torch.Tensor) and _same_place(target, shared):
-                return target
-            return shared
-        if (
-            isinstance(target, torch.Tensor)
-            and target.shape == saved.shape
-            and target.dtype == saved.dtype
-            and target.layout is torch.strided
-            and not _overlaps_itself(target)
-            and not (target.requires_grad and not target.is_leaf)
-            and not target.is_inference()
-            and self._may_write(target, saved)
-        ):
-            with torch.no_grad():
-                target.copy_(saved)
-            self.now_in(saved, target)
-            return target
-        device = target.device if isinstance(target, torch.Tensor) else torch.device("cpu")
-        fresh = saved.detach().clone().to(device)
-        self.now_in(saved, fresh)
-        return fresh
-
-    def _tensor_with(self, target: Any, saved: dict[str, Any]) -> Any:
-        import torch
-
-        device = _here(saved["device"])
-        on_device = target
-        if not isinstance(target, torch.Tensor) and device.type != "cpu":
-            on_device = torch.empty(0, device=device)
-        tensor = self._tensor(on_device, saved["data"])
-        if saved.get("requires_grad"):
-            if saved.get("parameter") and not isinstance(tensor, torch.nn.Parameter):
-                tensor = torch.nn.Parameter(tensor)
-            tensor.requires_grad_(True)
-            if "grad" in saved:
-                tensor.grad = self._gradient(saved["grad"], tensor)
-            else:
-                tensor.grad = None
-        return tensor
-
     def _sharded(self, target: Any, saved: dict[str, Any]) -> Any:
         """What ranks had parts of: in ``target``, itself sharded or not, else whole."""
         import torch
@@ -249,47 +198,6 @@ class Loading:
             target = torch.empty(saved["shape"], dtype=saved["dtype"])
         fill([(saved, target)])
         return target
-
-    def _gradient(self, saved: Any, owner: Any) -> Any:
-        import torch
-
-        tensor = saved["data"] if isinstance(saved, dict) else saved
-        grad = tensor.detach().clone()
-        with torch.no_grad():
-            return grad.to(device=owner.device)
-
-    def _shared(self, saved: Any) -> Any:
-        """A view of the memory that ``saved`` shares by now with a tensor that was loaded before."""
-        import torch
-
-        if not saved.numel() or (known := self._storages.get(saved.untyped_storage().data_ptr())) is None:
-            return None
-        holder, shift = known
-        start = saved.storage_offset() * saved.element_size() + shift
-        storage = holder.untyped_storage()
-        extent = 1 + sum((n - 1) * stride for n, stride in zip(saved.size(), saved.stride(), strict=True))
-        if (
-            start < 0
-            or start % saved.element_size()
-            or start + extent * saved.element_size() > storage.nbytes()
-        ):
-            return None
-        view = torch.empty(0, dtype=saved.dtype, device=holder.device)
-        view.set_(storage, start // saved.element_size(), saved.size(), saved.stride())
-        return view
-
-    def now_in(self, saved: Any, tensor: Any) -> None:
-        """The memory of ``saved`` is that of ``tensor`` by now: others that shared it are views of it."""
-        if not saved.numel():
-            return
-        if tensor.stride() == saved.stride() and tensor.dtype == saved.dtype:
-            shift = (tensor.storage_offset() - saved.storage_offset()) * saved.element_size()
-            self._storages.setdefault(saved.untyped_storage().data_ptr(), (tensor.detach(), shift))
-        self._written[_memory(tensor)] = saved.untyped_storage().data_ptr()
-
-    def _may_write(self, target: Any, saved: Any) -> bool:
-        written = self._written.get(_memory(target))
-        return not target.numel() or written is None or written == saved.untyped_storage().data_ptr()
 
     # Objects
 
@@ -330,32 +238,6 @@ class Loading:
         if target is not None:
             self._taken[id(target)] = target
         return value
-
-
-def _memory(tensor: Any) -> tuple[str, int]:
-    return str(tensor.device), tensor.untyped_storage().data_ptr()
-
-
-def _same_place(one: Any, other: Any) -> bool:
-    return bool(
-        _memory(one) == _memory(other)
-        and one.storage_offset() == other.storage_offset()
-        and one.size() == other.size()
-        and one.stride() == other.stride()
-        and one.dtype == other.dtype
-    )
-
-
-def _overlaps_itself(tensor: Any) -> bool:
-    return any(stride == 0 and n > 1 for n, stride in zip(tensor.size(), tensor.stride(), strict=True))
-
-
-def _here(kind: str) -> Any:
-    import torch
-
-    if kind == "cuda" and not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
 
 
 def _scalar(saved: Mapping[str, Any]) -> Any:

@@ -46,7 +46,7 @@ def load_module(loading: Loading, target: Any, saved: Mapping[str, Any], at: str
     )
     for name, one in saved["state"].items():
         if isinstance(one, torch.Tensor) and name in present and present[name].shape == one.shape:
-            loading.now_in(one, present[name])
+            loading.tensors.now_in(one, present[name])
     for name, one in saved["buffers"].items():
         owner, _, last = name.rpartition(".")
         module = target.get_submodule(owner)
@@ -167,7 +167,7 @@ def new_random(kind: str, saved: Mapping[str, Any], at: str) -> Any:
         made = np.random.Generator(getattr(np.random, name)())
     else:
         raise CannotRestore(
-            f"{at} was a {saved['type']} when the checkpoint was written, and is not there now: "
+            f"{at} was of the type {saved['type']} when the checkpoint was written, and is not there now: "
             "make it before the loop, as it was made then"
         )
     load_random(kind, made, saved, at, fresh=plain_value)
@@ -207,7 +207,7 @@ def _other_kind(at: str, was: str, target: Any) -> Exception:
     from jupyter_train.runtime.checkpoint.loading import CannotRestore
 
     return CannotRestore(
-        f"{at} was a {was} when the checkpoint was written and is a {type(target).__name__} now"
+        f"{at} was of the type {was} when the checkpoint was written and is of the type {type(target).__name__} now"
     )
 
 
