@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_train.notebook.bundle import duration, number, plain
 from jupyter_train.record import Event, EventKind, RunState
-from jupyter_train.record.view import log_text as words
+from jupyter_train.record.folding import log_text as words
 
 if TYPE_CHECKING:
     from jupyter_train.store.summary import RunSummary

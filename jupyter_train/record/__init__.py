@@ -18,10 +18,11 @@ from jupyter_train.record.events import (
     unpack_event,
     unpack_events,
 )
+from jupyter_train.record.folding import fold
 from jupyter_train.record.proof import Proof, Verdict
 from jupyter_train.record.spec import Call, ContentRef, RunSpec, WholeLoop, new_run_id, whole_loops
 from jupyter_train.record.states import RunState, legal_move
-from jupyter_train.record.view import PastAttempt, Progress, RunView, fold
+from jupyter_train.record.view import PastAttempt, Progress, RunView
 
 __all__ = [
     "Call",

@@ -23,7 +23,7 @@ from jupyter_train.record import (
     WholeLoop,
     fold,
 )
-from jupyter_train.record.view import LOG_LINES_KEPT, USAGE_READINGS_KEPT
+from jupyter_train.record.folding import LOG_LINES_KEPT, USAGE_READINGS_KEPT
 from tests.record.conftest import RUN, Make
 
 S = RunState
