@@ -3,7 +3,7 @@
     %load_ext jupyter_train
 
 and ``%%train`` on top of a PyTorch cell. The Python form: ``train`` (this
-rank's view of its run), ``run``, ``runs``, ``cluster``, and for functions
+rank's view of its run), ``run``, ``runs``, ``compare``, ``cluster``, and for functions
 ``submit`` and ``on_cluster``.
 
 Importing it imports neither torch nor dask nor tornado: all names are lazy.
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 
-__all__ = ["__version__", "cluster", "on_cluster", "run", "runs", "submit", "train"]
+__all__ = ["__version__", "cluster", "compare", "on_cluster", "run", "runs", "submit", "train"]
 
 _LAZY = {
     "train": ("jupyter_train.runtime.train", "train"),
     "run": ("jupyter_train.notebook.api", "run"),
     "runs": ("jupyter_train.notebook.api", "runs"),
+    "compare": ("jupyter_train.notebook.api", "compare"),
     "submit": ("jupyter_train.notebook.function", "submit"),
     "on_cluster": ("jupyter_train.notebook.function", "on_cluster"),
     "cluster": ("jupyter_train.cluster", None),

@@ -17,6 +17,7 @@ from jupyter_train.store import RunSummary, Store
 
 if TYPE_CHECKING:
     from jupyter_train.control.client import ControllerClient
+    from jupyter_train.notebook.comparison import Comparison
 
 
 def runs(limit: int | None = 50) -> RunTable:
@@ -49,6 +50,18 @@ def run(ref: str = "last") -> Run:
         RunNotFound: there is none; near ones are named.
     """
     return find(ref, current_session())
+
+
+def compare(first: str | Run, second: str | Run) -> Comparison:
+    """Two runs side by side: curves over each other, newest and best values, settings and code that differ.
+
+    Raises:
+        RunNotFound: there is no such run; near ones are named.
+    """
+    from jupyter_train.notebook.comparison import Comparison
+
+    runs = [one if isinstance(one, Run) else run(one) for one in (first, second)]
+    return Comparison((runs[0].view, runs[1].view), (runs[0].name, runs[1].name))
 
 
 def find(ref: str, session: Session) -> Run:

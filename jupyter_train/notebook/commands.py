@@ -14,6 +14,7 @@ from jupyter_train.notebook.table import RunTable, text_table
 
 if TYPE_CHECKING:
     from jupyter_train.cluster import Connection
+    from jupyter_train.notebook.comparison import Comparison
     from jupyter_train.notebook.session import Session
 
 _STOP_WAIT_S = 8.0  # a rank that runs on is killed 4 s after it was asked
@@ -132,6 +133,10 @@ def _capture(given: Mapping[str, Any], session: Session) -> None:
     _say(capture_command(given.get("names", ()), session))
 
 
+def _compare(given: Mapping[str, Any], session: Session) -> Comparison:
+    return api.compare(api.find(given["first"], session), api.find(given["second"], session))
+
+
 def _clean(given: Mapping[str, Any], session: Session) -> None:
     from jupyter_train.notebook.cleaning import OLD_S, Wanted, clean
 
@@ -156,6 +161,7 @@ _COMMANDS: dict[str, Callable[[Mapping[str, Any], Session], object | None]] = {
     "%train stop": _stop,
     "%train wait": _wait,
     "%train capture": _capture,
+    "%train compare": _compare,
     "%train clean": _clean,
     "%train log": _log,
 }

@@ -57,23 +57,11 @@ def metrics_table(view: RunView) -> Any:
 
     A DataFrame with the step as its index; without pandas a dict of ``(steps, values)``.
     """
-    curves = {name: list(of_ranks.values()) for name, of_ranks in view.curves.items()}
-    steps = {name: [curve.steps for curve in of_ranks] for name, of_ranks in curves.items()}
-    places = _union([one for of_ranks in steps.values() for one in of_ranks])
-    nths = {name: [_nth(one) for one in of_ranks] for name, of_ranks in steps.items()}
-    width = 1 + max((int(n.max(initial=0)) for of_ranks in nths.values() for n in of_ranks), default=0)
-    # A row's key: which step, and which of its values. Places instead of steps, so that nothing overflows.
-    columns = {}
-    for name, of_ranks in curves.items():
-        of_rank: list[Keys] = [
-            np.searchsorted(places, one) * width + nth
-            for one, nth in zip(steps[name], nths[name], strict=True)
-        ]
-        columns[name] = _mean_over_ranks(of_rank, of_ranks)
     if find_spec("pandas") is None:
-        return {name: (places[keys // width], values) for name, (keys, values) in columns.items()}
+        return mean_curves(view)
     import pandas as pd
 
+    places, width, columns = _by_row(view)
     rows = _union([keys for keys, _ in columns.values()])
     table = {}
     for name, (keys, values) in columns.items():
@@ -81,6 +69,33 @@ def metrics_table(view: RunView) -> Any:
         column[np.searchsorted(rows, keys)] = values
         table[name] = column
     return pd.DataFrame(table, index=pd.Index(places[rows // width], name="step", dtype="int64"))
+
+
+def mean_curves(view: RunView) -> dict[str, tuple[Keys, Floats]]:
+    """Steps and values of each metric, mean over the ranks."""
+    places, width, columns = _by_row(view)
+    return {name: (places[keys // width], values) for name, (keys, values) in columns.items()}
+
+
+def _by_row(view: RunView) -> tuple[Keys, int, dict[str, tuple[Keys, Floats]]]:
+    """All steps; how many rows each may have; and by metric the rows of its values, with their means.
+
+    A row's number says which step, and which of its values. By the places of
+    steps instead of the steps themselves, so that nothing overflows.
+    """
+    curves = {name: list(of_ranks.values()) for name, of_ranks in view.curves.items()}
+    steps = {name: [curve.steps for curve in of_ranks] for name, of_ranks in curves.items()}
+    places = _union([one for of_ranks in steps.values() for one in of_ranks])
+    nths = {name: [_nth(one) for one in of_ranks] for name, of_ranks in steps.items()}
+    width = 1 + max((int(n.max(initial=0)) for of_ranks in nths.values() for n in of_ranks), default=0)
+    columns = {}
+    for name, of_ranks in curves.items():
+        of_rank: list[Keys] = [
+            np.searchsorted(places, one) * width + nth
+            for one, nth in zip(steps[name], nths[name], strict=True)
+        ]
+        columns[name] = _mean_over_ranks(of_rank, of_ranks)
+    return places, width, columns
 
 
 def _mean_over_ranks(keys: Sequence[Keys], curves: Sequence[Curve]) -> tuple[Keys, Floats]:

@@ -138,6 +138,14 @@ COMMANDS: tuple[Command, ...] = (
         operands=(Operand(key="names", value="NAME|RUN", required=False, repeats=True, completes="name"),),
     ),
     Command(
+        words="%train compare",
+        help="curves of two runs over each other, newest and best values, settings and code that differ",
+        operands=(
+            Operand(key="first", value="RUN", completes="run"),
+            Operand(key="second", value="RUN", completes="run"),
+        ),
+    ),
+    Command(
         words="%train clean",
         help="delete old runs with their results, checkpoints and history, after asking; those for which all that is said holds",
         options=(

@@ -153,6 +153,7 @@ def test_what_is_wrong_is_said(line: str, said: str) -> None:
         ("cluster stop", "%train cluster stop", {}),
         ("stop last --kill", "%train stop", {"run": "last", "kill": True}),
         ("clean --older-than 2d --larger-than 1GB --keep 5 --yes", "%train clean", {"older_than": 172800.0, "larger_than": 10**9, "keep": 5, "yes": True}),
+        ("compare a last", "%train compare", {"first": "a", "second": "last"}),
         ('log "my run" --rank 1', "%train log", {"run": "my run", "rank": 1}),
     ],
 )  # fmt: skip
@@ -170,7 +171,7 @@ def test_subcommands_are_read(line: str, command: str, given: dict[str, object])
         ("cluster start cuda", "there are: local"),
         ("log", "%train log RUN [--rank R]"),
         ("runs all", "does not know what to do with 'all'"),
-        ("compare a b", "%train has no 'compare'"),
+        ("compare a", "%train compare RUN RUN"),
     ],
 )
 def test_what_is_wrong_with_a_subcommand_is_said(line: str, said: str) -> None:
@@ -197,6 +198,7 @@ def test_help_names_everything_there_is() -> None:
         ("%%train --batch=p", ["--batch=per-rank"]),
         ("%%train --cluster f", ["fake"]),
         ("%train cl", ["clean", "cluster"]),
+        ("%train compare last la", ["last"]),
         ("%train cluster s", ["scale", "start", "stop"]),
         ("%train cluster start ", ["local", "--workers", "--idle-timeout"]),
         ("%train cluster use ", ["fake"]),
