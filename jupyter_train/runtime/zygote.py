@@ -69,6 +69,7 @@ IMPORTED_FIRST = (
 
 #: Of these every module.
 PACKAGES_IMPORTED_FIRST = (
+    "jupyter_train.runtime.checkpoint",
     "jupyter_train.transport",
     "jupyter_train.runtime.parallel",
     "jupyter_train.runtime.proof",
