@@ -10,42 +10,20 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jupyter_train.record.checkpoint import CheckpointPart
+from jupyter_train.runtime.checkpoint.copying import Copier, Copy
 from jupyter_train.runtime.checkpoint.files import CheckpointFile
-from jupyter_train.runtime.checkpoint.freezing import CannotKeep, Freezer
 from jupyter_train.runtime.checkpoint.reader import read_metric
 from jupyter_train.runtime.checkpoint.retention import KEEP_LAST, ranking
-from jupyter_train.runtime.checkpoint.sharded import (
-    GIVEN_UP,
-    Nothing,
-    Shards,
-    agree,
-    exchange,
-    has_process_group,
-    new_group,
-    write_shards,
-)
+from jupyter_train.runtime.checkpoint.sharded import GIVEN_UP, Circle, CircleBroken, agree
 from jupyter_train.runtime.checkpoint.shelf import Shelf
-from jupyter_train.runtime.checkpoint.staging import Copied, Staging, StagingPool
 from jupyter_train.runtime.checkpoint.state import Snapshot
-from jupyter_train.runtime.checkpoint.writer import FORMAT, VERSION, write_file
+from jupyter_train.runtime.checkpoint.writer import write_file
 
 MOST_WAITING = 64  #: small snapshots of ranks other than 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Copy:
-    """A snapshot whose values are live no more."""
-
-    snapshot: Snapshot
-    content: dict[str, Any]
-    copied: Copied
-    shards: Shards
 
 
 class Keeping:
@@ -74,14 +52,13 @@ class Keeping:
         self._folder = folder
         self._attempt = attempt
         self._rank = rank
-        self._world_size = world_size
         self._worker = worker
         self._tell = tell
         self._remark = remark
         self._keep_last = keep_last
-        self._pool = StagingPool()
-        self._waiting: deque[_Copy] = deque()
-        self._group: Any = None  #: of the threads of all ranks, where state is sharded
+        self._copier = Copier(attempt=attempt, rank=rank, world_size=world_size)
+        self._waiting: deque[Copy] = deque()
+        self._circle: Circle | None = None  #: of the threads of all ranks, where state is sharded
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -107,10 +84,14 @@ class Keeping:
         if snapshot.best is not None:
             ranking(snapshot.best)
         try:
-            copy = self._copy(snapshot)
+            copy = self._copier.copy(snapshot)
         except MemoryError:
             self._say_once("a checkpoint was left out: there is not enough memory for a copy of the state")
             return
+        for label, why in copy.content["left_out"].items():
+            self._say_once(f"checkpoints leave out {label}: {why}")
+        if copy.shards and self._circle is None:
+            self._circle = Circle(idle=lambda: not self.is_busy)
         self._tell({"number": snapshot.number, "begun": True})
         # Without a lock: a stop raises its exception anywhere in here.
         self._waiting.append(copy)
@@ -130,60 +111,12 @@ class Keeping:
         self._closing = True
         self._wake.set()
         thread.join(timeout_s)
+        if self._circle is not None:
+            self._circle.close()
         if thread.is_alive():
             self._remark(
                 f"the last checkpoint was not on the disk {timeout_s:g} s after the end, and is left out"
             )
-
-    def _copy(self, snapshot: Snapshot) -> _Copy:
-        staging = Staging(self._pool)
-        shards = Shards(staging)
-        freezer = Freezer(staging, shards=shards)
-        left_out: dict[str, str] = {}
-
-        def frozen(values: Mapping[str, Any], freezer: Freezer = freezer) -> dict[str, Any]:
-            states = {}
-            for label, value in values.items():
-                try:
-                    states[label] = freezer.freeze(value, label)
-                except CannotKeep as error:
-                    if label in snapshot.names:
-                        raise
-                    left_out[label] = str(error)
-            return states
-
-        shared = {}
-        if self._rank == 0:
-            shared = frozen(snapshot.shared)
-        elif (
-            has_process_group()
-        ):  # every rank has parts of it, and a library may ask all of them for its state
-            frozen(snapshot.shared, Freezer(Nothing(), shards=shards))
-        content = {
-            "format": FORMAT,
-            "version": VERSION,
-            "number": snapshot.number,
-            "attempt": self._attempt,
-            "rank": self._rank,
-            "world_size": self._world_size,
-            "step": snapshot.step,
-            "epoch": snapshot.epoch,
-            "batch": snapshot.batch,
-            "names": list(snapshot.names),
-            "metric": {name: float(value) for name, value in snapshot.metric.items()},
-            "position": freezer.freeze(dict(snapshot.position), "the position"),
-            "shared": shared,
-            "own": frozen(snapshot.own),
-            "left_out": left_out,
-        }
-        if shards:
-            folder = CheckpointFile(attempt=self._attempt, number=snapshot.number, sharded=True).name
-            content["sharded"] = {"folder": folder, "markers": shards.markers}
-            if self._group is None:
-                self._group = new_group()
-        for label, why in left_out.items():
-            self._say_once(f"checkpoints leave out {label}: {why}")
-        return _Copy(snapshot=snapshot, content=content, copied=staging.copy(), shards=shards)
 
     # In the thread
 
@@ -203,15 +136,18 @@ class Keeping:
             if closing:
                 return
 
-    def _write_or_say(self, copy: _Copy) -> None:
+    def _write_or_say(self, copy: Copy) -> None:
         """A failure costs this checkpoint, not the run; the next one is another try."""
         try:
-            if copy.shards:
-                agreed = self._agreed(copy)
-                if agreed is None:
-                    return
-                copy = agreed
+            agreed = self._agreed(copy) if copy.shards else copy
+            if agreed is None:
+                return
+            copy = agreed
             self._write(copy)
+        except CircleBroken:
+            self._say_once(
+                "a checkpoint of sharded state was left out: the ranks, which write it together, have lost each other"
+            )
         except Exception as error:
             self._in_trouble = True
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -228,14 +164,14 @@ class Keeping:
         finally:
             copy.copied.release()
 
-    def _write(self, copy: _Copy) -> None:
+    def _write(self, copy: Copy) -> None:
         snapshot = copy.snapshot
         file = CheckpointFile(attempt=self._attempt, number=snapshot.number, rank=self._rank)
         copy.copied.wait()
         size = 0
-        if copy.shards:
+        if copy.shards and self._circle is not None:
             folder = self._folder / copy.content["sharded"]["folder"]
-            size = write_shards(folder, copy.shards.tensors(), self._group)
+            size = self._circle.write(folder, copy.shards.tensors())
         size += write_file(self._folder / file.name, copy.content)
         part = CheckpointPart(
             number=snapshot.number,
@@ -254,7 +190,7 @@ class Keeping:
         for dropped in self._shelf.tidy(keep_last=keep_last, best=snapshot.best):
             self._tell(dropped.to_payload())
 
-    def _agreed(self, copy: _Copy) -> _Copy | None:
+    def _agreed(self, copy: Copy) -> Copy | None:
         """The snapshot that all ranks have; None where another rank has none any more."""
 
         def newer(number: int) -> int:
@@ -275,10 +211,11 @@ class Keeping:
                 self._wake.wait()
                 self._wake.clear()
 
-        agreed = agree(partial(exchange, self._group), copy.snapshot.number, newer)
+        assert self._circle is not None
+        agreed = agree(self._circle.exchange, copy.snapshot.number, newer)
         return None if agreed == GIVEN_UP else copy
 
-    def _forget(self, waiting: deque[_Copy]) -> None:
+    def _forget(self, waiting: deque[Copy]) -> None:
         try:
             waiting.popleft().copied.release()
         except IndexError:

@@ -8,11 +8,13 @@ of ranks, or one process, and executes nothing of what is in the folder.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import pickle
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,10 +24,12 @@ from jupyter_train.errors import CheckpointUnreadable
 from jupyter_train.home import private_folder
 from jupyter_train.runtime.checkpoint.freezing import KIND, Copies
 from jupyter_train.runtime.checkpoint.writer import sync_folder
+from jupyter_train.runtime.parallel.patches import Patches
 
 SHARDED = "sharded"  #: kind of what stands in a file for a tensor in the folder
 FOLDER = "folder"  #: its key with the folder's path, once the file has been read
 GIVEN_UP = -1
+LAST_S = 60.0  #: that a cell waits for its last checkpoint before its process groups are taken down
 
 
 def is_sharded(value: Any) -> bool:
@@ -78,21 +82,78 @@ class Nothing:
         return torch.empty(0)
 
 
-def new_group() -> Any:
-    """A group for the threads that write. Every rank has to call it, between the same collectives of the cell."""
-    import torch.distributed as dist
-
-    return dist.new_group(backend="gloo")
+class CircleBroken(Exception):
+    """A rank that takes part in writing is gone, or the cell has taken its process groups down."""
 
 
-def exchange(group: Any, number: int) -> list[int]:
-    """The numbers that the ranks of ``group`` say, by rank. Every rank has to call it."""
-    import torch
-    import torch.distributed as dist
+class Circle:
+    """The threads of all ranks that write together. Made by the main thread, at the same place on every rank.
 
-    numbers = [torch.zeros(1, dtype=torch.int64) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(numbers, torch.tensor([number]), group=group)
-    return [int(one) for one in numbers]
+    A cell that destroys its process groups waits until the last checkpoint is on the disk:
+    the group goes with the others.
+
+    Args:
+        idle: nothing is being written, or waits for it.
+    """
+
+    def __init__(self, *, idle: Callable[[], bool]) -> None:
+        import torch.distributed as dist
+
+        self._idle = idle
+        self._group: Any = dist.new_group(backend="gloo")
+        self._patches = Patches()
+        destroy = dist.destroy_process_group
+
+        @functools.wraps(destroy)
+        def destroyed(*args: Any, **kwargs: Any) -> Any:
+            self._wait()
+            return destroy(*args, **kwargs)
+
+        self._patches.replace(dist, "destroy_process_group", destroyed)
+
+    def close(self) -> None:
+        """Leave torch as it was. Twice does nothing."""
+        self._patches.undo()
+
+    def exchange(self, number: int) -> list[int]:
+        """The numbers that the ranks say, by rank. Every rank has to call it.
+
+        Raises:
+            CircleBroken: not all of them can.
+        """
+        import torch
+        import torch.distributed as dist
+
+        try:
+            numbers = [torch.zeros(1, dtype=torch.int64) for _ in range(dist.get_world_size(self._group))]
+            dist.all_gather(numbers, torch.tensor([number]), group=self._group)
+        except (RuntimeError, ValueError) as error:
+            raise CircleBroken from error
+        return [int(one) for one in numbers]
+
+    def write(self, folder: Path, tensors: Mapping[str, Any]) -> int:
+        """Write the parts of all ranks into ``folder``, which is there once it is whole; its size on rank 0, else 0.
+
+        Raises:
+            OSError: a rank could not write its part: all of them raise, and nothing is left.
+            CircleBroken: a rank is gone.
+        """
+        from torch.distributed.checkpoint.api import CheckpointException
+
+        try:
+            return write_shards(folder, tensors, self._group)
+        except CheckpointException as error:
+            for failure, _ in error.failures.values():
+                if isinstance(failure, OSError):
+                    raise failure from error
+            raise
+        except (RuntimeError, ValueError) as error:
+            raise CircleBroken from error
+
+    def _wait(self) -> None:
+        end = time.monotonic() + LAST_S
+        while not self._idle() and time.monotonic() < end:
+            time.sleep(0.005)  # in short steps and without a lock: a stop raises its exception here
 
 
 def agree(said: Callable[[int], list[int]], number: int, newer: Callable[[int], int]) -> int:
