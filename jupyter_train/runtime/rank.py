@@ -221,7 +221,7 @@ class _Rank:
             world_size=job.world_size,
             worker=job.worker,
             tell=recorder.checkpoint,
-            remark=remark,
+            remark=recorder.remark,  # a disk may be full on one host only
         )
         point, saved = spec.resume, None
         goes_on = point is not None and point.run_id == spec.run_id
