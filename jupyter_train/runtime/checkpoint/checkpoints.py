@@ -25,9 +25,10 @@ from jupyter_train.runtime.checkpoint.finding import (
     is_trained,
 )
 from jupyter_train.runtime.checkpoint.frames import MAIN, Scope, scopes
+from jupyter_train.runtime.checkpoint.iterators import Iterators
 from jupyter_train.runtime.checkpoint.passes import Passes
 from jupyter_train.runtime.checkpoint.position import PassStanding, Position, position_of
-from jupyter_train.runtime.checkpoint.restoring import BEGAN, ENGINE, RANDOM, Restoring
+from jupyter_train.runtime.checkpoint.restoring import BEGAN, ENGINE, ITERATORS, RANDOM, Restoring
 from jupyter_train.runtime.checkpoint.state import Snapshot
 from jupyter_train.runtime.checkpoint.unchanged import Unchanged
 
@@ -121,6 +122,7 @@ class Checkpoints:
                 self._say("the checkpoint was made outside of train.epochs, so the cell begins at its start")
         self._loops = Loops(position)
         self._position = position
+        self._iterators = Iterators(engine, self._say)
         self._passes = Passes(engine, asks=self._batch_ends, loads=self._load_at_batch)
 
     @property
@@ -297,6 +299,8 @@ class Checkpoints:
                 (shared if engine.is_alike and is_shared(value) else own)[label] = value
         own[ENGINE] = engine.state(found.objects)
         own[RANDOM] = engine.random_states()
+        if found.iterators:
+            own[ITERATORS] = self._iterators.state(found)
         if passes:
             own[BEGAN] = self._passes.began
         standing = self._loops.standing(ended=ended)
@@ -330,6 +334,7 @@ class Checkpoints:
 
     def _load(self, restoring: Restoring, frame: FrameType | None) -> None:
         found = find(self._scopes(frame))
+        self._iterators.go_on(restoring.ours(ITERATORS) or {}, found)
         restoring.load(found)
         assert self._position is not None
         self._engine.set_state(restoring.ours(ENGINE), found.objects)

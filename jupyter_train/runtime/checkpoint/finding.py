@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from jupyter_train.runtime.checkpoint.frames import Scope, is_users
+from jupyter_train.runtime.checkpoint.kinds import is_iterator
 from jupyter_train.runtime.checkpoint.unchanged import Unchanged
 
 DEEPEST = 5
@@ -60,6 +61,8 @@ class Found:
 
     objects: dict[str, Any] = field(default_factory=dict)  #: with a state of their own
     variables: dict[str, Variable] = field(default_factory=dict)
+    iterators: dict[str, Any] = field(default_factory=dict)  #: over loaders
+    loaders: dict[str, Any] = field(default_factory=dict)
     #: by the beginning of a label: gives a name that is not there yet its value
     owners: dict[str, Callable[[str, Any], None]] = field(default_factory=dict)
 
@@ -185,7 +188,10 @@ class _Search:
         elif isinstance(value, torch.Tensor):
             if value.requires_grad and value.is_leaf:
                 self._found.objects[label] = value
+        elif is_iterator(value):
+            self._found.iterators[label] = value
         elif isinstance(value, DataLoader):
+            self._found.loaders[label] = value
             self._inside(label, {name: getattr(value, name, None) for name in _LOADER}, depth)
         elif isinstance(value, Sampler) and not is_users(type(value)):
             self._inside(label, {name: getattr(value, name, None) for name in _SAMPLER}, depth)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from jupyter_train.runtime.checkpoint.counting import advance_counters
 from jupyter_train.runtime.checkpoint.finding import find_in
 from jupyter_train.runtime.checkpoint.position import PassStanding
-from jupyter_train.runtime.checkpoint.skipping import advance_counters
 
 if TYPE_CHECKING:
     from jupyter_train.runtime.parallel.engine import Engine
@@ -24,6 +24,7 @@ class AnyPass(Protocol):
     """One pass over a loader."""
 
     done: int  #: batches that it has handed out
+    began: Mapping[str, Any] | None  #: from which random states; None: before the loop over the epochs
 
     def standing(self) -> PassStanding:
         """Where it stands, before it hands out its next batch."""
@@ -61,6 +62,7 @@ class Passes:
         self._entered = 0  #: passes of the loop that is entered
         self._begins_from: Mapping[str, Any] | None = None
         self.began: dict[str, Any] = {}  #: random states when the first loop began
+        self._began: dict[str, Any] | None = None  #: when the newest pass did
 
     # -- as the epochs go on
 
@@ -82,7 +84,11 @@ class Passes:
 
     def begins(self, frame: FrameType, loader: Any) -> PassStanding | None:
         """A pass over ``loader`` is about to begin in ``frame``: where it is to go on; None: at its start."""
-        if not self._in_body or self._is_past:
+        self._began = None
+        if not self._in_body:
+            return None
+        self._began = {"random": self._engine.random_states(), "drawn_by": drawn_by(loader)}
+        if self._is_past:
             return None
         place = (frame.f_code, frame.f_lasti)
         if self._place is not None and (place != self._place or self._started):
@@ -95,8 +101,8 @@ class Passes:
                 self._engine.set_random_states(self._begins_from["random"])
             self.began = {"random": self._engine.random_states(), "drawn_by": []}
         if self._entering and self._begins_from is not None and number < len(self._begins_from["drawn_by"]):
-            _set_back(loader, self._begins_from["drawn_by"][number])
-        self.began["drawn_by"].append(_drawn_by(loader))
+            set_back(loader, self._begins_from["drawn_by"][number])
+        self.began["drawn_by"].append(drawn_by(loader))
         if number < len(self._entering):
             return self._entering[number]
         return None
@@ -105,10 +111,11 @@ class Passes:
         """What was drawn since it began does not count."""
         if self._begins_from is not None:
             self._engine.set_random_states(self._begins_from["random"])
-            _set_back(loader, self.began["drawn_by"][-1])
+            set_back(loader, self.began["drawn_by"][-1])
 
     def begun(self, frame: FrameType, one: AnyPass) -> None:
         """It has, and is at the place that it was told."""
+        one.began = self._began
         if self._in_body and not self._is_past and (frame.f_code, frame.f_lasti) == self._place:
             self._first.append(weakref.ref(one))
 
@@ -144,7 +151,7 @@ class Passes:
             self._is_past = True
 
 
-def _drawn_by(loader: Any) -> dict[str, Any]:
+def drawn_by(loader: Any) -> dict[str, Any]:
     """The state of what the batches of ``loader`` are drawn by."""
     found = find_in({name: getattr(loader, name, None) for name in _DRAWS})
     states: dict[str, Any] = {
@@ -154,7 +161,7 @@ def _drawn_by(loader: Any) -> dict[str, Any]:
     return states
 
 
-def _set_back(loader: Any, states: Mapping[str, Any]) -> None:
+def set_back(loader: Any, states: Mapping[str, Any]) -> None:
     found = find_in({name: getattr(loader, name, None) for name in _DRAWS})
     for label, one in found.objects.items():
         if label in states and isinstance(one, torch.Generator):

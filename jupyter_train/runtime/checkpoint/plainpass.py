@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
@@ -20,7 +20,8 @@ class PlainPass:
     """One pass, which counts."""
 
     def __init__(self, loader: Any, inner: Any, passes: Passes, *, where: str) -> None:
-        self._loader = loader
+        self.loader = loader
+        self.began: Mapping[str, Any] | None = None
         self._inner = inner
         self._passes = passes
         self._where = where
@@ -31,7 +32,7 @@ class PlainPass:
         return self
 
     def __len__(self) -> int:
-        return len(self._loader)
+        return len(self.loader)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_inner"], name)
@@ -52,7 +53,7 @@ class PlainPass:
 
     def skip(self) -> None:
         """See `AnyPass`."""
-        skip(self._loader, self._inner, where=self._where)
+        skip(self.loader, self._inner, where=self._where)
 
     def stand(self, standing: PassStanding) -> None:
         """See `AnyPass`."""

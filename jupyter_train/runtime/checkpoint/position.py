@@ -35,9 +35,6 @@ class Position:
     open: tuple[Standing, ...] = ()  #: outermost first
     begun: int = 0  #: loops over ``train.epochs``, also those that have ended
     passes: tuple[PassStanding, ...] = ()  #: zipped ones; empty: the run goes on at the beginning of an epoch
-    iterators: Mapping[str, int] = field(
-        default_factory=dict
-    )  #: batches that open iterators have handed out, by label
     given: Mapping[str, str] = field(
         default_factory=dict
     )  #: label by which a thing is found → by which it is kept
@@ -52,18 +49,7 @@ class Position:
         return {
             "open": [[one.number, one.epoch, one.begun] for one in self.open],
             "begun": self.begun,
-            "passes": [
-                [
-                    one.done,
-                    one.backwards,
-                    one.splits,
-                    one.uneven,
-                    one.persists,
-                    [list(two) for two in one.drawn],
-                ]
-                for one in self.passes
-            ],
-            "iterators": dict(self.iterators),
+            "passes": [plain_pass(one) for one in self.passes],
             "given": dict(self.given),
         }
 
@@ -78,15 +64,21 @@ def position_of(plain: Mapping[str, Any]) -> Position:
         return Position(
             open=tuple(Standing(number=n, epoch=e, begun=b) for n, e, b in plain["open"]),
             begun=int(plain["begun"]),
-            passes=tuple(map(_pass, plain["passes"])),
-            iterators={str(one): int(count) for one, count in plain["iterators"].items()},
+            passes=tuple(map(pass_of, plain["passes"])),
             given={str(one): str(other) for one, other in plain["given"].items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"not a position in the loops of a cell: {error}") from None
 
 
-def _pass(plain: Sequence[Any]) -> PassStanding:
+def plain_pass(one: PassStanding) -> list[Any]:
+    """As it is kept."""
+    drawn = [list(two) for two in one.drawn]
+    return [one.done, one.backwards, one.splits, one.uneven, one.persists, drawn]
+
+
+def pass_of(plain: Sequence[Any]) -> PassStanding:
+    """What :func:`plain_pass` gave."""
     done, backwards, splits, uneven, persists, drawn = plain
     return PassStanding(
         done=int(done),

@@ -14,7 +14,8 @@ from jupyter_train.runtime.checkpoint.reader import Saved
 ENGINE = "jupyter_train/engine"  #: labels of what is nobody's but ours
 RANDOM = "jupyter_train/random"
 BEGAN = "jupyter_train/began"
-OURS = (ENGINE, RANDOM, BEGAN)
+ITERATORS = "jupyter_train/iterators"
+OURS = (ENGINE, RANDOM, BEGAN, ITERATORS)
 
 
 class Restoring:

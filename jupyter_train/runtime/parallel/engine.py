@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +11,7 @@ from jupyter_train.runtime.checkpoint import plainpass, randomness
 
 if TYPE_CHECKING:
     from jupyter_train.runtime.checkpoint.passes import Passes
+    from jupyter_train.runtime.checkpoint.position import PassStanding
     from jupyter_train.runtime.observe import Observer
     from jupyter_train.runtime.parallel.collectives import Collectives
     from jupyter_train.runtime.parallel.feed import Feed
@@ -64,6 +65,16 @@ class Engine:
 
     def _watch(self, passes: Passes) -> None:
         plainpass.install(self._patches, passes, self.sites)
+
+    def place_of(self, one: Any) -> list[Any] | None:
+        """Where a pass over a loader began, as plain values."""
+        del one
+        return None
+
+    def reopen(self, loader: Any, place: Sequence[Any] | None, standing: PassStanding) -> Any:
+        """Another pass over ``loader``, which is to go on where one stood that began at ``place``."""
+        del place, standing
+        return iter(loader)
 
     def meet(self) -> None:
         """This rank asks for a checkpoint: so does every other."""
@@ -143,6 +154,15 @@ class SplitEngine(Engine):
             self._header.post(Kind.CHECKPOINT, self.sites.here())
             self._header.check()
             self._groups.all_gather(torch.zeros(1))
+
+    def place_of(self, one: Any) -> list[Any] | None:
+        return self._feed.place_of(one, self.sites.key_of)
+
+    def reopen(self, loader: Any, place: Sequence[Any] | None, standing: PassStanding) -> Any:
+        if place is None:
+            return iter(loader)
+        key, loop = place
+        return self._feed.reopen(loader, self.sites.with_key(key), loop, standing)
 
     def agree(self, wanted: bool) -> bool:
         """Collective."""

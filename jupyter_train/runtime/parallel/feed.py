@@ -168,7 +168,8 @@ class Pass:
         why: str,
         deals_itself: bool = False,
     ) -> None:
-        self._loader = loader
+        self.loader = loader
+        self.began: Mapping[str, Any] | None = None  #: from which random states, where somebody follows it
         self._inner = inner
         self._cutting = cutting
         self._feed = feed
@@ -189,7 +190,7 @@ class Pass:
         return self
 
     def __len__(self) -> int:
-        return len(self._loader)
+        return len(self.loader)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_inner"], name)
@@ -223,7 +224,7 @@ class Pass:
         """Leave out a batch that is done."""
         if self._cutting is None or not self._cutting.skips_by_itself:
             with self._feed.reading(shared=True):
-                skip(self._loader, self._inner, where=str(self.site))
+                skip(self.loader, self._inner, where=str(self.site))
 
     def stand(self, standing: PassStanding) -> None:
         """All that are done were left out."""
@@ -341,6 +342,7 @@ class Feed:
         self.wants_uneven = False
         self.give_up: Callable[[NotSplittable], NoReturn] = _raised
         self._is_reading = False
+        self._iterate: Callable[[Any], Any] = DataLoader.__iter__
         self._sites = sites
         self._remarks = remarks
         self._whole = whole
@@ -498,6 +500,28 @@ class Feed:
             loop = kind_of(frames, by_values=True) if kind is Loop.UNKNOWN else kind
             if loop is Loop.UNKNOWN and not begins_a_loop(frame) and self._sites.library(3):
                 loop = Loop.READS  # a trainer's own loop: what it logs and watches would be this rank's share
+        standing = None if self.passes is None else self.passes.begins(frame, loader)
+        one = self._opened(loader, original, site, loop, standing)
+        if self.passes is not None:
+            self.passes.begun(frame, one)
+        return one
+
+    def reopen(self, loader: Any, site: Site, loop: str, standing: PassStanding) -> Pass:
+        """Another pass over ``loader``, as one that began at ``site`` in an earlier attempt."""
+        return self._opened(loader, self._iterate, site, Loop(loop), standing)
+
+    def place_of(self, one: Any, key: Callable[[Site], Any]) -> list[Any] | None:
+        """Where ``one`` began, as plain values."""
+        return [key(one.site), one.loop.value] if isinstance(one, Pass) else None
+
+    def _opened(
+        self,
+        loader: Any,
+        original: Callable[[Any], Any],
+        site: Site,
+        loop: Loop,
+        standing: PassStanding | None,
+    ) -> Pass:
         deals_itself = _has_own_shares(loader)
         known = None if self.per_rank else self._whole.of(site)
         why = _DRAINED if loop is Loop.TRAINS and drains(site.text) else ""
@@ -526,7 +550,6 @@ class Feed:
             )
         elif why and loop is Loop.TRAINS:
             self.say_whole(site, why)
-        standing = None if self.passes is None else self.passes.begins(frame, loader)
         persists = getattr(loader, "_iterator", None) is not None
         with self.reading(shared=True):
             if standing is not None and standing.persists and not persists and self.passes is not None:
@@ -549,8 +572,6 @@ class Feed:
             deals_itself=deals_itself and loop is Loop.TRAINS,
         )
         one.persists = persists
-        if self.passes is not None:
-            self.passes.begun(frame, one)
         return one
 
     def state(self, key: Callable[[Site], Any]) -> dict[str, Any]:
@@ -636,7 +657,7 @@ class Feed:
 
     def install(self, patches: Patches) -> None:
         """Stand in for ``DataLoader.__iter__``, and for its length where batches are per rank."""
-        iterate = DataLoader.__iter__
+        iterate = self._iterate
         patches.replace(DataLoader, "__iter__", lambda loader: self.begin(loader, iterate))
         if self.per_rank:
             count = DataLoader.__len__
