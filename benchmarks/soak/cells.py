@@ -100,3 +100,53 @@ def cycle(kind: str, *, name: str, workers: int = 0) -> str:
     """The cell of one cycle, which ends by itself where its kind is ``run`` or ``fail``."""
     body = {"run": _RUNNING.format(workers=workers), "fail": _FAILING}.get(kind, _WAITING)
     return f"%%train -n 2 --name {name}{body}"
+
+
+#: Trains for a known number of steps; every rank writes a line for each: time, epoch, step, ids of its samples.
+_COUNTED = """%%train -n 2 --name {name} --seed 3 --retries 4{options}
+class Numbered(Dataset):
+    def __len__(self):
+        return {samples}
+    def __getitem__(self, index):
+        x, y = data[index % len(data)]
+        return index, x, y
+
+model = nn.Sequential(nn.Linear(32, 64), nn.Tanh(), nn.Dropout(0.1), nn.Linear(64, 1))
+opt = torch.optim.Adam(model.parameters(), lr=1e-3)
+scheduler = torch.optim.lr_scheduler.StepLR(opt, step_size=2, gamma=0.7)
+loader = DataLoader(Numbered(), batch_size={batch}, shuffle=True)
+seen = os.open(f"{folder}/seen-{{os.environ['JUPYTER_TRAIN_ATTEMPT']}}-{{train.rank}}", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+step = 0
+for epoch in train.epochs({epochs}):
+    for ids, x, y in loader:
+        loss = ((model(x) - y) ** 2).mean()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        step += 1
+        os.write(seen, f"{{time.time()}} {{epoch}} {{step}} {{' '.join(map(str, ids.tolist()))}}\\n".encode())
+        train.log(counted=float(step))
+        time.sleep({pause_s})
+        {checkpoint}
+    scheduler.step()
+"""
+SAMPLES, BATCH = 640, 32
+STEPS_AN_EPOCH = SAMPLES // BATCH
+CHECKPOINT_EVERY = 7  #: steps; no divisor of those of an epoch, so that most lie in the middle of one
+WEIGHTS = (
+    "print(hashlib.sha256(b''.join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest())"
+)
+
+
+def counted(*, name: str, folder: str, epochs: int, pause_s: float, options: str = "") -> str:
+    """A cell that says of every step what it did, and keeps a checkpoint every few steps."""
+    return _COUNTED.format(
+        name=name,
+        folder=folder,
+        samples=SAMPLES,
+        batch=BATCH,
+        epochs=epochs,
+        pause_s=pause_s,
+        options=f" {options}" if options else "",
+        checkpoint=f"if step % {CHECKPOINT_EVERY} == 0:\n            train.checkpoint()",
+    )
