@@ -9,14 +9,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.kernel import HOME, stop_clusters
 from benchmarks.report import progress
-from benchmarks.soak import cells, cycles, interrupts, machine, page
+from benchmarks.soak import cells, census, cycles, ends, interrupts, kills, machine, page, plain
 from benchmarks.soak.claims import Claim
+from benchmarks.soak.interrupts import wait_until
 from benchmarks.soak.kernel import Patient
+from benchmarks.soak.plain import plain_cluster
+
+NANNY_SHARE = 4  #: of so many kills one is of a nanny
+KILLED_PAUSE_S = 0.05  #: between two steps of a run that is killed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,39 +32,71 @@ class Size:
     interrupts: int = 60
     interrupted_s: float = 20.0  #: length of a run that is interrupted
     places: tuple[str, ...] = cells.PLACES
+    kills: int = 60
+    killed_epochs: int = 24  #: of a run that is killed: half a minute
+    ends: int = 12
     cycles: int = 200
     looks: int = 11
 
     def counts(self) -> dict[str, int]:
         """How many trials of each campaign."""
-        return {"interrupts": self.interrupts, "cycles": self.cycles}
+        return {
+            "interrupts": self.interrupts,
+            "kills": self.kills,
+            "ends": self.ends,
+            "cycles": self.cycles,
+        }
 
 
 #: Of ``make test``.
-SHORT = Size(interrupts=3, interrupted_s=2.0, places=("step", "loader", "C"), cycles=4, looks=2)
+SHORT = Size(
+    interrupts=3,
+    interrupted_s=2.0,
+    places=("step", "loader", "C"),
+    kills=1,
+    killed_epochs=3,
+    ends=0,
+    cycles=4,
+    looks=2,
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a campaign happens."""
+    """Where campaigns happen: a home, and a kernel in it from the first time it is asked for."""
 
-    home: Path
-    temporary: Path  #: TMPDIR of everything that works there
+    def __init__(self, home: Path, temporary: Path) -> None:
+        self.home = home
+        self.temporary = temporary  #: TMPDIR of everything that works there
+        self._kernel: Patient | None = None
+
+    def patient(self) -> Patient:
+        """A kernel that has trained once, so that its cluster is there."""
+        if self._kernel is None:
+            self._kernel = opened(self.home)
+            self._kernel.run(cells.NEXT.format(name="first"))
+        return self._kernel
+
+    def close(self) -> None:
+        """End kernel and clusters."""
+        if self._kernel is not None:
+            self._kernel.close()
+        stop_clusters(self.home)
 
 
 @contextlib.contextmanager
 def place() -> Iterator[Place]:
-    """A home for one campaign; afterwards its clusters and its files are gone, and the environment is as it was."""
+    """A place with a home of its own; afterwards its files are gone too, and the environment is as it was."""
     top = Path(tempfile.mkdtemp(prefix="jt-soak-"))
     home, temporary = top / "home", top / "tmp"
     before = {name: os.environ.get(name) for name in (HOME, "TMPDIR")}
     for folder in (home, temporary):
         folder.mkdir(mode=0o700)
     os.environ[HOME], os.environ["TMPDIR"] = str(home), str(temporary)
+    here = Place(home, temporary)
     try:
-        yield Place(home=home, temporary=temporary)
+        yield here
     finally:
-        stop_clusters(home)
+        here.close()
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:
@@ -66,35 +104,60 @@ def place() -> Iterator[Place]:
         shutil.rmtree(top, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def patient(home: Path) -> Iterator[Patient]:
-    """A kernel that has trained once, so that its cluster is there."""
+def opened(home: Path) -> Patient:
+    """A kernel that is ready for the cells of the campaigns; the caller closes it."""
     kernel = Patient(home)
-    try:
-        kernel.run("%load_ext jupyter_train")
-        kernel.run(cells.SETUP)
-        kernel.run(cells.NEXT.format(name="first"))
-        yield kernel
-    finally:
-        kernel.close()
+    kernel.run("%load_ext jupyter_train")
+    kernel.run(cells.SETUP)
+    return kernel
 
 
 def _interrupts(here: Place, size: Size, seed: int) -> Iterator[Any]:
-    with patient(here.home) as kernel:
-        yield from interrupts.campaign(
-            kernel, size.interrupts, length_s=size.interrupted_s, seed=seed, places=size.places
-        )
+    yield from interrupts.campaign(
+        here.patient(), size.interrupts, length_s=size.interrupted_s, seed=seed, places=size.places
+    )
+
+
+def _kills(here: Place, size: Size, seed: int) -> Iterator[Any]:
+    nannies = size.kills // NANNY_SHARE
+    campaign = partial(kills.campaign, epochs=size.killed_epochs, pause_s=KILLED_PAUSE_S, seed=seed)
+    yield from campaign(here.patient(), size.kills - nannies)
+    if not nannies:
+        return
+    with (
+        plain_cluster(here.home, here.home / "dask", size=3) as dask,
+        contextlib.closing(opened(here.home)) as kernel,
+    ):
+        kernel.run(f"%train cluster use {dask.address}\n")
+        wait_until(lambda: _trains(kernel), plain.START_S)
+        # Those of the local cluster stay: it is there too, until it has nothing to do for long.
+        warm = census.take(here.home).count("zygote")
+
+        def mend() -> None:
+            dask.fill()
+            wait_until(lambda: census.take(here.home).count("zygote") >= warm, plain.START_S)
+
+        yield from campaign(kernel, nannies, victims=("nanny",), find=lambda _: dask.nannies, mend=mend)
+
+
+def _trains(kernel: Patient) -> bool:
+    return not kernel.go(cells.NEXT.format(name="first")).error
+
+
+def _ends(here: Place, size: Size, seed: int) -> Iterator[Any]:
+    yield from ends.campaign(here.home, size.ends, seed=seed)
 
 
 def _cycles(here: Place, size: Size, seed: int) -> Iterator[Any]:
-    with patient(here.home) as kernel:
-        yield from cycles.campaign(
-            kernel, size.cycles, folders=(here.temporary,), looks=size.looks, seed=seed
-        )
+    yield from cycles.campaign(
+        here.patient(), size.cycles, folders=(here.temporary,), looks=size.looks, seed=seed
+    )
 
 
 CAMPAIGNS: Mapping[str, Callable[[Place, Size, int], Iterator[Any]]] = {
     "interrupts": _interrupts,
+    "kills": _kills,
+    "ends": _ends,
     "cycles": _cycles,
 }
 

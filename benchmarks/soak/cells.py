@@ -150,3 +150,33 @@ def counted(*, name: str, folder: str, epochs: int, pause_s: float, options: str
         options=f" {options}" if options else "",
         checkpoint=f"if step % {CHECKPOINT_EVERY} == 0:\n            train.checkpoint()",
     )
+
+
+def counted_values(epochs: int) -> list[float]:
+    """What :func:`counted` logs."""
+    return [float(step) for step in range(1, epochs * STEPS_AN_EPOCH + 1)]
+
+
+#: Logs and prints what can be worked out again: a value with no short binary form, a line for each.
+TOLD_STEPS = 80
+_TELLING = """%%train -n 2 --name {name}
+for step in range({steps}):
+    train.log(told=(step + 1) / 3 + train.rank, step=step)
+    print(f"rank {{train.rank}} step {{step}} says {{(step + 1) / 7}}")
+    time.sleep({pause_s})
+"""
+
+
+def telling(*, name: str, pause_s: float) -> str:
+    """A cell whose every value and line is known beforehand."""
+    return _TELLING.format(name=name, steps=TOLD_STEPS, pause_s=pause_s)
+
+
+def told_values(rank: int) -> list[float]:
+    """What :func:`telling` logs."""
+    return [(step + 1) / 3 + rank for step in range(TOLD_STEPS)]
+
+
+def told_lines(rank: int) -> list[str]:
+    """What :func:`telling` prints."""
+    return [f"rank {rank} step {step} says {(step + 1) / 7}" for step in range(TOLD_STEPS)]

@@ -9,10 +9,14 @@ import numpy as np
 
 from benchmarks.soak.cells import PLACES_WITH_STEPS
 from benchmarks.soak.cycles import Cycle, Look
+from benchmarks.soak.ends import LOST_WITHIN_S, Left
 from benchmarks.soak.interrupts import Interrupted
+from benchmarks.soak.kills import Killed
 
 GRACEFUL_S = 5.0
 FORCED_P95_S = 1.0
+DETECTED_S = 2.0
+AGAIN_P95_S = 10.0
 #: Of private memory, per cycle, between the middle of a campaign and its end: less is what allocators do by themselves.
 GROWTH_BYTES = 40_000
 
@@ -79,6 +83,70 @@ def of_interrupts(trials: Sequence[Interrupted]) -> list[Claim]:
 
 def _agree(steps: Sequence[int]) -> bool:
     return len(set(steps)) == 1
+
+
+def of_kills(trials: Sequence[Killed]) -> list[Claim]:
+    """The promises about what is killed under ``--retries``."""
+    in_time = [t for t in trials if not t.was_over]
+    resumed = [t for t in in_time if t.resumed_at is not None]
+    return [
+        _times(
+            f"the loss is on record within {DETECTED_S:g} s",
+            [t.detected_s for t in in_time if t.detected_s is not None],
+            DETECTED_S,
+            100,
+        ),
+        _times(
+            f"all ranks have done a step again within {AGAIN_P95_S:g} s (p95)",
+            [t.again_s for t in in_time if t.again_s is not None],
+            AGAIN_P95_S,
+            95,
+        ),
+        _all("each run has succeeded, by one more attempt", (_went_on(t) for t in in_time)),
+        _all("its weights are those of an undisturbed run, to the bit", (t.same_weights for t in trials)),
+        _all("each sample counts once in each epoch", (t.complete for t in trials)),
+        _all(
+            "it went on from the newest checkpoint that all ranks had written",
+            (t.resumed_at == t.newest for t in in_time),
+        ),
+        _all(
+            "no more steps were repeated than had been done since",
+            (t.repeated == t.done - (t.resumed_at or 0) for t in resumed),
+        ),
+        _all("no process of the run is left", (t.left == 0 for t in trials)),
+    ]
+
+
+def _went_on(trial: Killed) -> bool:
+    return trial.state == "SUCCEEDED" and trial.attempts == 2
+
+
+def of_ends(trials: Sequence[Left]) -> list[Claim]:
+    """The promises about kernels, servers and schedulers that die."""
+    survived = [t for t in trials if t.lost_s is None]
+    lost = [t for t in trials if t.lost_s is not None]
+    return [
+        _all(
+            "runs outlive kernel, server and both: they succeed",
+            (t.state == "SUCCEEDED" for t in survived),
+        ),
+        _all("every value they logged is on record", (t.values == t.values_expected for t in survived)),
+        _all("every line they wrote is on record", (t.lines == t.lines_expected for t in survived)),
+        _times(
+            f"without its scheduler a run is LOST for its readers within {LOST_WITHIN_S:g} s",
+            [t.lost_s for t in lost if t.lost_s is not None],
+            LOST_WITHIN_S,
+            100,
+        ),
+        _all("and they say so", (t.state == "LOST" for t in lost)),
+        _all("nothing is on record that was not logged or written", (t.wrong == 0 for t in trials)),
+        _all(
+            "`--resume` goes on from the newest checkpoint, and succeeds",
+            (t.resumed == "SUCCEEDED" and t.resumed_at == (t.resumed_from or 0) for t in lost),
+        ),
+        _all("with the weights of an undisturbed run, to the bit", (t.same_weights is True for t in lost)),
+        _all("no process of a run is left", (t.left == 0 for t in trials)),
+    ]
 
 
 def of_cycles(cycles: Sequence[Cycle], looks: Sequence[Look]) -> list[Claim]:

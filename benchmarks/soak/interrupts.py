@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Interrupted:
     next_s: float  #: that the next run took, from press to end
     next_ok: bool
     intact: bool  #: variables of the kernel that the cell does not name
+    load: float = 0.0  #: of the machine at the interrupt
 
     @property
     def was_over(self) -> bool:
@@ -65,11 +67,13 @@ def _trial(kernel: Patient, one: plan.Interrupt, number: int, *, length_s: float
     for file in folder.iterdir():
         file.unlink()
     times: list[float] = []
+    loads: list[float] = []
     found: list[str] = []
 
     def interrupt() -> None:
         times.append(time.monotonic())
         kernel.interrupt()
+        loads.append(os.getloadavg()[0])
         if len(times) == 1:
             found.append(state_of(kernel.home, name))
 
@@ -103,6 +107,7 @@ def _trial(kernel: Patient, one: plan.Interrupt, number: int, *, length_s: float
         next_s=following.took_s,
         next_ok=not following.error and answer == "42.0",
         intact=intact,
+        load=round(loads[0], 1) if loads else 0.0,
     )
 
 

@@ -6,17 +6,22 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.report import progress
 from benchmarks.soak import cells, census, history, plan
 from benchmarks.soak.interrupts import ended_as, state_of, wait_gone, wait_until
 from benchmarks.soak.kernel import Act, Patient
 
-#: The supervisor of a local cluster is the nanny of its workers: those of other clusters are killed in a campaign of their own.
+if TYPE_CHECKING:
+    from jupyter_train.record import Event
+
+#: Of a local cluster. Its workers have no nannies but the supervisor: see ``plain`` for those of other clusters.
 VICTIMS = ("rank", "zygote", "worker")
+Find = Callable[[str], Sequence[int]]  #: the processes that are such a victim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +44,7 @@ class Killed:
     same_weights: bool
     complete: bool  #: each sample once per epoch, in the history that counts
     left: int  #: processes of the run
+    load: float = 0.0  #: of the machine when it was killed
 
 
 def campaign(
@@ -49,8 +55,14 @@ def campaign(
     pause_s: float,
     seed: int = 0,
     victims: tuple[str, ...] = VICTIMS,
+    find: Find | None = None,
+    mend: Callable[[], None] = lambda: None,
 ) -> Iterator[Killed]:
-    """``count`` trials; the kernel needs ``cells.SETUP``. First the run that all are compared with."""
+    """``count`` trials; the kernel needs ``cells.SETUP``. First the run that all are compared with.
+
+    ``mend`` is called after each: to put back what nobody else does.
+    """
+    find = find or (lambda role: [p.pid for p in census.take(kernel.home).processes if p.role == role])
     begun = time.monotonic()
     folder = _emptied(kernel.home / "undisturbed")
     ended = kernel.go(cells.counted(name="undisturbed", folder=str(folder), epochs=epochs, pause_s=pause_s))
@@ -62,7 +74,8 @@ def campaign(
         raise RuntimeError("the run that all are compared with has not seen each sample once per epoch")
     drawn = plan.kills(count, victims, length_s=0.97 * length_s, seed=seed)
     for number, one in enumerate(drawn):
-        trial = _trial(kernel, one, number, epochs=epochs, pause_s=pause_s, weights=weights)
+        trial = _trial(kernel, one, number, find=find, epochs=epochs, pause_s=pause_s, weights=weights)
+        mend()
         progress(
             f"kill {number + 1}/{count}: {trial.victim} at {trial.at_s:.2f} s: {trial.state}, "
             f"detected {_seconds(trial.detected_s)}, again {_seconds(trial.again_s)}, from step {trial.resumed_at} "
@@ -84,22 +97,24 @@ def _emptied(folder: Path) -> Path:
 
 
 def _trial(
-    kernel: Patient, one: plan.Kill, number: int, *, epochs: int, pause_s: float, weights: str
+    kernel: Patient, one: plan.Kill, number: int, *, find: Find, epochs: int, pause_s: float, weights: str
 ) -> Killed:
     from jupyter_train.store import Store
 
-    name, folder = f"killed-{number}", _emptied(kernel.home / "seen")
+    name, folder = f"killed-{one.victim}-{number}", _emptied(kernel.home / "seen")
     times: list[float] = []
+    loads: list[float] = []
 
     def kill() -> None:
         wait_until(lambda: state_of(kernel.home, name) == "RUNNING", 30)
         time.sleep(one.at_s)
         if state_of(kernel.home, name) != "RUNNING":
             return
-        victims = sorted(p.pid for p in census.take(kernel.home).processes if p.role == one.victim)
+        victims = sorted(find(one.victim))
         with contextlib.suppress(ProcessLookupError):
             os.kill(victims[int(one.choice * len(victims))], signal.SIGKILL)
             times.append(time.time())
+            loads.append(os.getloadavg()[0])
 
     code = cells.counted(name=name, folder=str(folder), epochs=epochs, pause_s=pause_s)
     ended = kernel.go(code, [Act(at_s=0.05, do=kill)], timeout_s=300)
@@ -112,12 +127,12 @@ def _trial(
     left, _ = wait_gone(kernel.home, 2.0)
     killed = times[0] if times else None
     later = [s for s in steps if killed is not None and s.attempt > 1]
-    first = {s.rank: s.time for s in reversed(sorted(later, key=lambda s: s.time))}
+    first = {s.rank: s.time for s in sorted(later, key=lambda s: s.time, reverse=True)}
     done = max((s.step for s in steps if s.attempt == 1), default=0)
     return Killed(
         victim=one.victim,
         at_s=one.at_s,
-        was_over=killed is None or told.retrying is None and state == "SUCCEEDED",
+        was_over=killed is None or (told.retrying is None and state == "SUCCEEDED"),
         state=state,
         said=ended.said[-1000:],
         reason=told.reason,
@@ -131,6 +146,7 @@ def _trial(
         same_weights=found == weights,
         complete=history.ids_are_complete(history.that_counts(steps), samples=cells.SAMPLES, epochs=epochs),
         left=left,
+        load=round(loads[0], 1) if loads else 0.0,
     )
 
 
@@ -145,13 +161,12 @@ class _Told:
     newest: int | None = None
 
 
-def _told(events: list[object]) -> _Told:
-    from jupyter_train.record import Event, EventKind, RunView, fold
+def _told(events: Iterable[Event]) -> _Told:
+    from jupyter_train.record import EventKind, RunView, fold
 
     view: RunView | None = None
     told = _Told()
     for event in events:
-        assert isinstance(event, Event)
         if (
             event.kind is EventKind.STATE
             and event.payload.get("state") == "RETRYING"

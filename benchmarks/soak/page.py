@@ -8,10 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.soak import claims
+from benchmarks.soak import cells, claims
 from benchmarks.soak.claims import Claim, percentile
 from benchmarks.soak.cycles import Cycle, Look
+from benchmarks.soak.ends import Left
 from benchmarks.soak.interrupts import Interrupted
+from benchmarks.soak.kills import Killed
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 Record = Mapping[str, Any]  #: of one campaign: options, machine, took_s, trials
@@ -84,7 +86,8 @@ def _interrupts(trials: Sequence[Record]) -> str:
         forced = [t.forced_s for t in mine if t.forced_s is not None]
         rows.append((place, str(len(mine)), _spread(graceful), _spread(forced)))
     over = sum(t.was_over for t in known)
-    note = f"\n{over} came after the run had ended by itself.\n" if over else ""
+    note = _load([t.load for t in known])
+    note += f"\n{over} came after the run had ended by itself.\n" if over else ""
     head = (
         "where the ranks mostly are",
         "runs",
@@ -96,6 +99,13 @@ def _interrupts(trials: Sequence[Record]) -> str:
 
 def _spread(values: Sequence[float]) -> str:
     return f"{percentile(values, 50):.2f} s, {max(values):.2f} s ({len(values)})" if values else "–"
+
+
+def _load(loads: Sequence[float]) -> str:
+    known = [load for load in loads if load]
+    if not known:
+        return ""
+    return f"\nLoad of the machine at the faults: median {percentile(known, 50):.1f}, highest {max(known):.1f}.\n"
 
 
 def _cycles(trials: Sequence[Record]) -> str:
@@ -130,6 +140,62 @@ def _looks(trials: Sequence[Record]) -> list[Look]:
     return [Look(**{**t, "files": tuple(t["files"])}) for t in trials if "roles" in t]
 
 
+def _kills(trials: Sequence[Record]) -> str:
+    rows = []
+    known = [Killed(**t) for t in trials]
+    for victim in dict.fromkeys(t.victim for t in known):
+        mine = [t for t in known if t.victim == victim and not t.was_over]
+        rows.append(
+            (
+                victim,
+                str(len(mine)),
+                _spread([t.detected_s for t in mine if t.detected_s is not None]),
+                _spread([t.again_s for t in mine if t.again_s is not None]),
+                f"{max((t.repeated for t in mine), default=0)}",
+            )
+        )
+    loads = [t.load for t in known if t.load]
+    head = (
+        "killed",
+        "runs",
+        "on record: median, longest",
+        "all ranks step again: median, longest",
+        "most steps repeated",
+    )
+    note = _load([t.load for t in known])
+    over = sum(t.was_over for t in known)
+    note += f"\n{over} came after the run had ended, or hit nothing that it needed.\n" if over else ""
+    return _KILLS + _grid(head, rows) + note
+
+
+_KILLS = f"""Adam, dropout, a learning rate schedule, shuffled batches; `train.checkpoint()` every {cells.CHECKPOINT_EVERY} steps of {cells.STEPS_AN_EPOCH} an epoch, so
+that most lie in the middle of one. A zygote is the process that ranks are forked from. Workers of a local cluster have no nanny but the supervisor;
+nannies are killed on a plain Dask cluster of three workers (`dask scheduler`, `dask worker`). `python -m benchmarks recovery` measures
+the same beside torchrun.
+
+"""
+
+
+def _ends(trials: Sequence[Record]) -> str:
+    known = [Left(**t) for t in trials]
+    rows = []
+    for way in dict.fromkeys(t.killed for t in known):
+        mine = [t for t in known if t.killed == way]
+        lost = [t.lost_s for t in mine if t.lost_s is not None]
+        rows.append(
+            (
+                way,
+                str(len(mine)),
+                ", ".join(sorted({t.state for t in mine})),
+                str(sum(t.values for t in mine)),
+                str(sum(t.lines for t in mine)),
+                f"{max(lost):.2f} s" if lost else "–",
+            )
+        )
+    head = ("killed", "runs", "ended as", "values compared", "lines compared", "LOST after, longest")
+    return _grid(head, rows)
+
+
 def _judge_interrupts(trials: Sequence[Record]) -> list[Claim]:
     return claims.of_interrupts([Interrupted(**{**t, "steps": tuple(t["steps"])}) for t in trials])
 
@@ -140,11 +206,15 @@ def _judge_cycles(trials: Sequence[Record]) -> list[Claim]:
 
 _JUDGES: dict[str, Callable[[Sequence[Record]], list[Claim]]] = {
     "interrupts": _judge_interrupts,
+    "kills": lambda trials: claims.of_kills([Killed(**t) for t in trials]),
+    "ends": lambda trials: claims.of_ends([Left(**t) for t in trials]),
     "cycles": _judge_cycles,
 }
 #: In the order of the page.
 _SECTIONS: dict[str, tuple[str, Callable[[Sequence[Record]], str]]] = {
     "interrupts": ("Interrupts", _interrupts),
+    "kills": ("Kills under `--retries`", _kills),
+    "ends": ("Dead kernels, servers and schedulers", _ends),
     "cycles": ("Many short runs", _cycles),
 }
 

@@ -19,17 +19,17 @@ class Interrupt:
 
 
 def interrupts(count: int, *, length_s: float, seed: int) -> Iterator[Interrupt]:
-    """``count`` of them at uniformly random times of a run, every place in turn, every other time a second one.
+    """``count`` of them at uniformly random times of a run, every place in turn, in each every other time a second one.
 
     The second comes soon, so that it comes before the graceful end.
     """
     source = random.Random(seed)
     for i in range(count):
-        turn = i // len(PLACES)
+        turn, place = divmod(i, len(PLACES))
         yield Interrupt(
-            place=PLACES[i % len(PLACES)],
+            place=PLACES[place],
             at_s=source.uniform(0, length_s),
-            again_after_s=source.uniform(0.05, 1.0) if (i + turn) % 2 else None,
+            again_after_s=source.uniform(0.05, 1.0) if (place + turn) % 2 else None,
         )
 
 

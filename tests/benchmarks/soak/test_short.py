@@ -23,7 +23,7 @@ def here() -> Iterator[Place]:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("campaign", SHORT.counts())
+@pytest.mark.parametrize("campaign", [name for name, count in SHORT.counts().items() if count])
 def test_what_must_hold_of_a_campaign_holds_of_a_short_one(campaign: str, here: Place) -> None:
     record, judged = run(campaign, here, SHORT, seed=0)
     assert record["trials"]
