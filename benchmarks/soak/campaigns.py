@@ -34,6 +34,7 @@ class Size:
     places: tuple[str, ...] = cells.PLACES
     kills: int = 60
     killed_epochs: int = 24  #: of a run that is killed: half a minute
+    killed_until: float = 0.97  #: of its length
     ends: int = 12
     cycles: int = 200
     looks: int = 11
@@ -120,7 +121,9 @@ def _interrupts(here: Place, size: Size, seed: int) -> Iterator[Any]:
 
 def _kills(here: Place, size: Size, seed: int) -> Iterator[Any]:
     nannies = size.kills // NANNY_SHARE
-    campaign = partial(kills.campaign, epochs=size.killed_epochs, pause_s=KILLED_PAUSE_S, seed=seed)
+    campaign = partial(
+        kills.campaign, epochs=size.killed_epochs, pause_s=KILLED_PAUSE_S, until=size.killed_until, seed=seed
+    )
     yield from campaign(here.patient(), size.kills - nannies)
     if not nannies:
         return

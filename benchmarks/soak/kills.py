@@ -55,12 +55,13 @@ def campaign(
     pause_s: float,
     seed: int = 0,
     victims: tuple[str, ...] = VICTIMS,
+    until: float = 0.97,
     find: Find | None = None,
     mend: Callable[[], None] = lambda: None,
 ) -> Iterator[Killed]:
     """``count`` trials; the kernel needs ``cells.SETUP``. First the run that all are compared with.
 
-    ``mend`` is called after each: to put back what nobody else does.
+    They come in the first ``until`` of the time that that one takes. ``mend`` is called after each: to put back what nobody else does.
     """
     find = find or (lambda role: [p.pid for p in census.take(kernel.home).processes if p.role == role])
     begun = time.monotonic()
@@ -72,7 +73,7 @@ def campaign(
     length_s = time.monotonic() - begun
     if not history.ids_are_complete(history.read(folder), samples=cells.SAMPLES, epochs=epochs):
         raise RuntimeError("the run that all are compared with has not seen each sample once per epoch")
-    drawn = plan.kills(count, victims, length_s=0.97 * length_s, seed=seed)
+    drawn = plan.kills(count, victims, length_s=until * length_s, seed=seed)
     for number, one in enumerate(drawn):
         trial = _trial(kernel, one, number, find=find, epochs=epochs, pause_s=pause_s, weights=weights)
         mend()
@@ -111,6 +112,8 @@ def _trial(
         if state_of(kernel.home, name) != "RUNNING":
             return
         victims = sorted(find(one.victim))
+        if not victims:
+            return  # it ended meanwhile
         with contextlib.suppress(ProcessLookupError):
             os.kill(victims[int(one.choice * len(victims))], signal.SIGKILL)
             times.append(time.time())

@@ -154,7 +154,6 @@ def _kills(trials: Sequence[Record]) -> str:
                 f"{max((t.repeated for t in mine), default=0)}",
             )
         )
-    loads = [t.load for t in known if t.load]
     head = (
         "killed",
         "runs",

@@ -19,6 +19,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def here() -> Iterator[Place]:
     with place() as made:
+        made.patient()  # here, since what a test starts must not outlive it
         yield made
 
 
