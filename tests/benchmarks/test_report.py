@@ -34,16 +34,7 @@ def test_a_row_reads_as_one_line_too() -> None:
 
 
 def test_every_measure_can_be_asked_for() -> None:
-    assert list(MEASURES) == [
-        "start",
-        "log",
-        "throughput",
-        "capture",
-        "check",
-        "import",
-        "placement",
-        "attach",
-    ]
+    assert [arguments([name]).measure for name in MEASURES] == list(MEASURES)
     asked = arguments(["throughput", "--json", "--repeat", "3"])
     assert (asked.measure, asked.json, asked.repeat) == ("throughput", True, 3)
     assert (asked.model, asked.workers) == ("cnn", 0)
