@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, NoReturn
 from jupyter_train.notebook.api import own_run
 from jupyter_train.notebook.bundle import as_bundle, plain
 from jupyter_train.notebook.failure import quiet
+from jupyter_train.notebook.leaving import goes_on, tell_at_the_end
 from jupyter_train.notebook.live import LiveView
 from jupyter_train.notebook.output import RankOutput
 from jupyter_train.notebook.returning import Brought
 from jupyter_train.notebook.run import Run
 from jupyter_train.notebook.screen import DisplayScreen, Screen, TextScreen
+from jupyter_train.notebook.session import current_session
 from jupyter_train.notebook.source import StoreSource
 from jupyter_train.notebook.stage import new_stage
 from jupyter_train.notebook.submit import Work, abandon, hand_in, prepare
@@ -140,6 +142,7 @@ def show(
     live.show(run.known)
     run.follow(live)
     run.shown_by.append(live)
+    tell_at_the_end(current_session())
     return live
 
 
@@ -149,6 +152,7 @@ def show_again(run: Run, screen: Screen) -> LiveView:
     live.show(run.known)
     run.follow(live, history=StoreSource(Store(), run.id))
     run.shown_by.append(live)
+    tell_at_the_end(current_session())
     return live
 
 
@@ -192,11 +196,8 @@ def _interrupt(run: Run, live: LiveView, *, force: bool) -> None:
 
 def _leave(run: Run, live: LiveView) -> NoReturn:
     """The kernel goes, the run stays: what is left in the notebook says so."""
-    goes_on = (
-        f"goes on without this kernel: %train attach {_ref(run)} shows it, %train stop {_ref(run)} ends it"
-    )
-    live.conclude([goes_on])
-    raise quiet(KeyboardInterrupt(), [f"KeyboardInterrupt: run {plain(run.name, 80)} {goes_on}"])
+    live.conclude([goes_on(run)])
+    raise quiet(KeyboardInterrupt(), [f"KeyboardInterrupt: run {plain(run.name, 80)} {goes_on(run)}"])
 
 
 def _hand_over(run: Run, live: LiveView, interrupts: Interrupts) -> None:

@@ -118,3 +118,16 @@ def test_a_run_goes_on_from_a_checkpoint_of_another_kernels_run_to_the_same_bits
     compared = second.run("%train compare entire rest", timeout=60)
     assert compared.error is None, compared.all_text
     assert "the code is the same" in compared.all_text
+
+
+def test_a_kernel_that_ends_leaves_a_view_that_says_how_its_run_is_seen_again(
+    kernels: tuple[Notebook, Notebook],
+) -> None:
+    first, second = kernels
+    assert first.run("%%train -n 1 --bg --name orphan\ntime.sleep(600)").error is None
+    first.client.shutdown(restart=True)
+    left = shows(first, lambda text: "goes on without this kernel: %train attach orphan" in text)
+    assert " · as of 20" in left
+    assert "in the background" not in left, "nobody can wait there any more"
+    assert second.run("%train stop orphan --kill", timeout=30).error is None
+    assert second.end_of("orphan") == "CANCELLED"
