@@ -14,6 +14,7 @@ from distributed.protocol.pickle import dumps
 
 from jupyter_train.control.controller import Controller
 from jupyter_train.control.spool import spool_path
+from jupyter_train.errors import StoreError
 from jupyter_train.home import private_folder
 from jupyter_train.record import Event, EventKind, pack_event, unpack_event
 from jupyter_train.store import JournalReader, JournalWriter
@@ -429,7 +430,7 @@ async def test_a_stop_while_starting_does_not_wait_for_the_launch(
 async def test_an_agent_that_does_not_answer_gets_no_other_rank_until_it_does(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jupyter_train.control.machine.KILL_NET_S", 0.05)
+    monkeypatch.setattr("jupyter_train.control.ending.KILL_NET_S", 0.05)
     monkeypatch.setattr("jupyter_train.control.agents.ORDER_S", 0.05)
     monkeypatch.setattr("jupyter_train.control.errands.RETRY_S", 0.05)
     run_id = await cluster.submit()
@@ -491,7 +492,7 @@ def test_a_journal_that_cannot_be_made_is_told_and_leaves_nothing_behind(home: P
     async def main() -> None:
         async with Scheduler(host="127.0.0.1", port=0, dashboard_address=":0") as scheduler:
             (home / "journals").write_text("in the way")
-            with pytest.raises(OSError, match="journals"):
+            with pytest.raises(StoreError, match="journals"):
                 await scheduler.register_scheduler_plugin(dumps(Controller()), idempotent=True)
             assert "train_hello" not in scheduler.handlers
             (home / "journals").unlink()
