@@ -1,4 +1,4 @@
-"""``python -m benchmarks start|log|throughput|capture|check|import|placement|attach|checkpoint [--json] [--repeat N]``, or ``soak``"""
+"""``python -m benchmarks start|log|throughput|capture|check|import|placement|attach|checkpoint|recovery [--json] [--repeat N]``, or ``soak``"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from benchmarks import attach, capture, check, checkpoint, load_ext, log, placement, start, throughput
+from benchmarks import attach, capture, check, checkpoint, load_ext, log, placement, recovery, start, throughput
 from benchmarks.models import MODELS
 from benchmarks.report import Row
 from benchmarks.soak import command as soak
@@ -21,6 +21,7 @@ MEASURES: dict[str, Callable[..., Iterator[Row]]] = {
     "placement": placement.measure,
     "attach": attach.measure,
     "checkpoint": checkpoint.measure,
+    "recovery": recovery.measure,
 }
 _HELP = {
     "attach": f"%%train attach of a run of {attach.STEPS:,} steps -> its history is drawn ({attach.ROUNDS} kernels)",
@@ -32,6 +33,7 @@ _HELP = {
     "import": f"what %%load_ext adds to plain IPython ({load_ext.PAIRS} pairs)",
     "placement": f"a decision about {placement.WAITING} runs that wait for {placement.WORKERS} workers ({placement.DECISIONS})",
     "checkpoint": f"what a checkpoint of 100 MB adds to {checkpoint.STEPS} steps, in turns with none ({checkpoint.PAIRS} pairs)",
+    "recovery": f"kill -9 of a rank, zygote or worker -> detected -> trains again, against torchrun ({recovery.KILLS} of each)",
 }
 
 
