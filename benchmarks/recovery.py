@@ -194,7 +194,7 @@ def _detected(home: Path, name: str) -> float:
     from jupyter_train.store.store import Store
 
     store = Store(home)
-    run = wait(lambda: next((r for r in store.runs() if r.name == name and r.state.is_terminal), None), name)
+    run = wait(lambda: next((r for r in store.runs() if r.name == name and r.ended), None), name)
     if str(run.state) != "SUCCEEDED":
         raise RuntimeError(f"the run ended {run.state}: {run.reason}")
     errors = [e.time for e in store.events(run.run_id) if e.kind is EventKind.ERROR]
@@ -238,14 +238,14 @@ def measure(kills: int | None = None) -> Iterator[Row]:
         kernel.run(_MODEL.format(samples=32 * STEPS) + _OURS_SETUP)
         kernel.run("%%train -n 2 --name first\npass")
         for number in range(kills or KILLS):
-            for kind in found:
+            for kind, so_far in found.items():
                 folder = kernel.home / f"{kind}-{number}"
                 folder.mkdir()
                 at = chance.randint(FIRST_KILL, LAST_KILL)
                 one = (
                     theirs(kernel.home, folder, at) if kind == "torchrun" else ours(kernel, folder, kind, at)
                 )
-                found[kind].append(one)
+                so_far.append(one)
                 detected = "" if one.detected_s is None else f"detected after {one.detected_s:.2f} s, "
                 progress(f"{kind}: {detected}trains again after {one.trains_s:.2f} s")
     for kind in VICTIMS:

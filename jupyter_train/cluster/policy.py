@@ -14,6 +14,7 @@ from itertools import count
 MAX_WORKERS = 256  # a slip of the finger should not start ten thousand processes
 STEADY_S = 20.0  #: a worker that lived so long did not fail to start
 MAX_DELAY_S = 30.0
+STARTING_S = 60.0  #: a cluster that is not complete is not idle for so long
 GIVE_UP_AFTER = 4  #: failed starts of one worker, where none has ever come up
 
 
@@ -100,7 +101,7 @@ class Policy:
         """Seconds until `tick` has something to do, if no event comes first."""
         due = [one.start_at for one in self._workers.values() if one.start_at is not None]
         if self._idle_since is not None:
-            due.append(self._idle_since + self._idle_timeout_s)
+            due.append(self._idle_since + self._patience_s)
         return max(0.0, min(due) - now) if due else None
 
     # -- events
@@ -171,7 +172,12 @@ class Policy:
     # -- rules
 
     def _is_idle_at(self, now: float) -> bool:
-        return self._idle_since is not None and now - self._idle_since >= self._idle_timeout_s
+        return self._idle_since is not None and now >= self._idle_since + self._patience_s
+
+    @property
+    def _patience_s(self) -> float:
+        """How long it may be idle. Who has started it waits until it is complete, which takes its time on a busy machine."""
+        return self._idle_timeout_s if self._ever_complete else max(self._idle_timeout_s, STARTING_S)
 
     def _staying(self) -> list[str]:
         return [name for name, worker in self._workers.items() if not worker.retiring]

@@ -33,6 +33,9 @@ from jupyter_train.cluster.lock import StartLock, lock_path
 from jupyter_train.cluster.policy import Command, End, Policy, Shrink, StartWorker, Status
 from jupyter_train.cluster.records import ClusterRecord
 from jupyter_train.cluster.starter import Starter
+from jupyter_train.cluster.stemkeeper import StemKeeper
+from jupyter_train.runtime.processes import process_name
+from jupyter_train.runtime.stem import ZYGOTE_NAME
 
 LOG_CHECK_S = 5.0
 END_TIMEOUT_S = 6.0  # the controller gives runs a second to end
@@ -55,12 +58,14 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._selector = selectors.DefaultSelector()
         self._sweep_at: float | None = None
+        self._stem = StemKeeper()
 
     def run(self) -> None:
         """Keep the cluster until it ends; returns when nothing of it is left but this process."""
         from jupyter_train.cluster import scheduler_process
 
         self._listen_for_signals()
+        self._stem.open()  # first, since it takes longest
         self._fork(SCHEDULER, lambda channel: scheduler_process.run(channel, self._folder))
         while (end := self._act(self._policy.tick(time.monotonic()))) is None:
             self._wait(self._policy.wait_s(time.monotonic()))
@@ -109,6 +114,7 @@ class Supervisor:
             scheduler=self._record.address,
             threads=self._record.threads,
             folder=self._folder,
+            stem=self._stem.name,
         )
         self._fork(command.name, lambda channel: worker_process.run(channel, settings))
 
@@ -166,6 +172,8 @@ class Supervisor:
             _, status = os.waitpid(found, 0)
             if name is not None:
                 self._exited(name, os.waitstatus_to_exitcode(status))
+            elif found == self._stem.pid:
+                self._stem.exited()
 
     def _exited(self, name: str, code: int) -> None:
         logger.info("%s ended with %d", name, code)
@@ -179,9 +187,12 @@ class Supervisor:
             self._policy.worker_exited(name, time.monotonic())
             self._sweep_at = time.monotonic() + ORPHAN_GRACE_S
 
-    def _kill_orphans(self) -> None:
-        """End processes whose parents have all died: nobody else would."""
-        for pid in children.children_of_this_process() - {child.pid for child in self._children.values()}:
+    def _kill_orphans(self, *, zygotes: bool = False) -> None:
+        """End processes whose parents have all died: nobody else would. Zygotes without their stem do, in good time."""
+        ours = {child.pid for child in self._children.values()} | {self._stem.pid}
+        for pid in children.children_of_this_process() - ours:
+            if not zygotes and process_name(pid) == ZYGOTE_NAME:
+                continue
             logger.info("ending process %d, which a worker left behind", pid)
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -195,6 +206,7 @@ class Supervisor:
         if self._record.address and is_ours:
             with suppress(OSError):  # a full disk must not keep the cluster
                 records.write(replace(self._record, state="ending"), self._home)
+        self._stem.close()
         if SCHEDULER in self._children:
             self._children[SCHEDULER].channel.send(op="end", reason=end.reason)
         else:
@@ -209,7 +221,7 @@ class Supervisor:
         for child in self._children.values():
             child.kill()
         while self._children or children.children_of_this_process():
-            self._kill_orphans()
+            self._kill_orphans(zygotes=True)
             self._wait(0.02)
         if is_ours:
             records.remove(self._record.name, self._home)

@@ -15,6 +15,7 @@ from jupyter_train.cluster.channel import Channel
 from jupyter_train.cluster.children import when_told_to_end
 from jupyter_train.cluster.loopback import CONFIG, HOST, Worker
 from jupyter_train.cluster.security import cluster_security
+from jupyter_train.runtime.stem import STEM
 
 REGISTER_TIMEOUT_S = 60.0
 
@@ -27,10 +28,13 @@ class WorkerSettings:
     scheduler: str
     threads: int
     folder: Path  #: of the cluster
+    stem: str = ""  #: name of the host's stem of zygotes; empty: there is none
 
 
 def run(channel: Channel, settings: WorkerSettings) -> int:
     """The whole life of the process; gives its exit code."""
+    if settings.stem:
+        os.environ[STEM] = settings.stem
     dask.config.set({**CONFIG, "temporary-directory": str(settings.folder / "scratch")})
     return asyncio.run(_serve(channel, settings))
 

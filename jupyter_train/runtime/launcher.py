@@ -9,16 +9,19 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from jupyter_train.errors import RunFailed
 from jupyter_train.runtime import processes
 from jupyter_train.runtime.display import FIGURES
+from jupyter_train.runtime.stem import STEM, ask
 from jupyter_train.runtime.zygote import MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
@@ -85,7 +88,7 @@ def zygote_environ(environ: Mapping[str, str]) -> dict[str, str]:
     Strings hash alike in every rank of every host: a set of names that the cell
     iterates must not have another order on each rank. Figures are drawn as in a notebook.
     """
-    wanted = processes.without(environ, UNWANTED)
+    wanted = processes.without(environ, {*UNWANTED, STEM})
     return {"PYTHONHASHSEED": "0", "MPLBACKEND": FIGURES, **wanted, processes.PAD: processes.PAD_VALUE}
 
 
@@ -108,7 +111,8 @@ class ForkLauncher:
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None  #: the zygote, where it is a child of ours
+        self._forked = 0  #: the zygote's process id, where it is a fork of the stem
         self._socket: socket.socket | None = None
         self._answers = asyncio.Event()  # set while a launch need not wait: ready, in trouble or closed
         self._trouble = ""
@@ -119,22 +123,26 @@ class ForkLauncher:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the zygote."""
-        return self._process.pid if self._process else None
+        """Process id of the zygote, once it is known."""
+        return self._process.pid if self._process else self._forked or None
 
     def start(self) -> None:
-        """Start the zygote; about 2 s later it is ready."""
+        """Start the zygote; about 2 s later it is ready, or at once where the host has a stem of zygotes."""
         if self._closed:
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        environ = zygote_environ(os.environ)
+        self._process, self._forked = None, 0
         with theirs:
-            self._process = subprocess.Popen(
-                zygote_command(theirs.fileno(), sys.path),
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=zygote_environ(os.environ),
-                start_new_session=True,
-            )
+            stem = os.environ.get(STEM, "")
+            if not stem or self._failures > 1 or not ask(stem, theirs, environ, sys.path):
+                self._process = subprocess.Popen(
+                    zygote_command(theirs.fileno(), sys.path),
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    env=environ,
+                    start_new_session=True,
+                )
         ours.setblocking(False)
         self._socket = ours
         asyncio.get_running_loop().add_reader(ours, self._read, ours)
@@ -171,17 +179,22 @@ class ForkLauncher:
             self._restart.cancel()
         self._drop_socket()
         self._answers.set()
-        process = self._process
-        if process is None:
-            return
-        try:
-            process.terminate()
-            await _reaped(process, 2.0)
-            if process.poll() is None:
-                process.kill()
-                await _reaped(process, 1.0)
-        except ProcessLookupError:
-            pass
+        if self._process is not None:  # a fork of the stem ends by itself: its socket was its agent
+            with suppress(ProcessLookupError):
+                self._process.terminate()
+        await _gone(self._is_there, 2.0)
+        self._kill()
+        await _gone(self._is_there, 1.0)
+
+    def _is_there(self) -> bool:
+        if self._process is not None:
+            return self._process.poll() is None
+        return bool(self._forked) and processes.is_running(self._forked)
+
+    def _kill(self) -> None:
+        if self.pid is not None and self._is_there():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def _read(self, source: socket.socket) -> None:
         while source is self._socket:
@@ -198,7 +211,8 @@ class ForkLauncher:
 
     def _hear(self, message: dict[str, Any]) -> None:
         match message:
-            case {"op": "ready"}:
+            case {"op": "ready", "pid": pid}:
+                self._forked = pid
                 self._failures = 0
                 self._trouble = ""
                 self._answers.set()
@@ -242,8 +256,8 @@ class ForkLauncher:
             return None
 
     def _start_again(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
+        self._kill()
+        if self._process is not None:
             self._process.wait(1.0)
         self.start()
 
@@ -278,10 +292,10 @@ def new_launcher(listener: Listener, *, platform: str = sys.platform) -> Launche
     return ForkLauncher(listener) if platform == "linux" else UnsupportedLauncher()
 
 
-async def _reaped(process: subprocess.Popen[bytes], timeout_s: float) -> None:
+async def _gone(is_there: Callable[[], bool], timeout_s: float) -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
-    while process.poll() is None and loop.time() < deadline:
+    while is_there() and loop.time() < deadline:
         await asyncio.sleep(0.005)
 
 

@@ -27,6 +27,7 @@ PAD_VALUE = "." * 160
 OOM_SCORE_ADJUST = 500  #: the OOM killer takes a rank before agent, scheduler or kernel
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _PROC = Path("/proc")
 
@@ -44,6 +45,24 @@ def die_with_parent(parent: int, number: signal.Signals) -> None:
     _libc().prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def stay_without_parent() -> None:
+    """Undo :func:`die_with_parent`, which a fork has not inherited, but may have been given."""
+    _libc().prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+
+
+def name_process(name: str) -> None:
+    """What the system shows this process as; at most 15 bytes count. Forks inherit it."""
+    _libc().prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def process_name(pid: int) -> str:
+    """What the system shows the process as; empty where it is gone."""
+    try:
+        return (_PROC / str(pid) / "comm").read_text().rstrip("\n")
+    except OSError:
+        return ""
 
 
 def adopt_orphans() -> None:

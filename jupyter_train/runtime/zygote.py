@@ -2,7 +2,7 @@
 
 It imports and never computes: a parallel torch operation, a backward or a CUDA
 call here would make its children hang. It has one thread. Started with
-``run(socket fd, parent pid)`` in a fresh interpreter; ends when its agent's end
+``run(socket fd, parent pid)`` in a fresh interpreter, or forked from a `jupyter_train.runtime.stem`; ends when its agent's end
 of the socket closes, when its parent dies, and on SIGTERM, and takes every rank
 and what they left behind with it.
 
@@ -26,7 +26,7 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -34,6 +34,7 @@ from jupyter_train.runtime import processes
 
 MESSAGE_BYTES = 1 << 16
 MAX_FILES = 6
+RANK_NAME = "rank"  #: as the system shows it
 EXIT_BROKEN = 70  #: of a rank that could not even begin; its stderr says why
 _HANDLED = (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT)
 
@@ -101,6 +102,12 @@ def run(fd: int, parent: int) -> NoReturn:
     """Be a zygote on the socket ``fd`` until the agent, process ``parent``, is gone."""
     processes.die_with_parent(parent, signal.SIGTERM)
     processes.adopt_orphans()
+    import_first()
+    Zygote(socket.socket(fileno=fd)).serve()
+
+
+def import_first() -> None:
+    """Import what every rank needs, and leave one thread."""
     for name in IMPORTED_FIRST:
         importlib.import_module(name)
     for name in PACKAGES_IMPORTED_FIRST:
@@ -108,7 +115,13 @@ def run(fd: int, parent: int) -> NoReturn:
             importlib.import_module(module.name)
     _settle()
     _end_threads()
-    Zygote(socket.socket(fileno=fd)).serve()
+
+
+def do_at_leisure(left: list[str]) -> None:
+    """Import or do the next of what is ``left``."""
+    _do_if_there(left.pop(0))
+    if not left:
+        _settle()
 
 
 def _do_if_there(name: str) -> None:
@@ -136,8 +149,9 @@ def _end_threads() -> None:
 class Zygote:
     """One thread, one loop: forks on request, reaps, and ends everything at its own end."""
 
-    def __init__(self, agent: socket.socket) -> None:
+    def __init__(self, agent: socket.socket, *, leisure: Sequence[str] = DONE_AT_LEISURE) -> None:
         self._agent = agent
+        self._leisure = list(leisure)
         self._live: dict[int, dict[str, Any]] = {}  # process id of a rank → the request for it
         self._wake_read, self._wake_write = os.pipe()
 
@@ -152,13 +166,10 @@ class Zygote:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         self._say({"op": "ready", "pid": os.getpid(), "threads": len(os.listdir("/proc/self/task"))})
         waiting: list[Any] = [self._agent, self._wake_read]
-        leisure = list(DONE_AT_LEISURE)
         while True:
-            readable, _, _ = select.select(waiting, [], [], 0.0 if leisure else None)
-            if leisure and not readable:
-                _do_if_there(leisure.pop(0))
-                if not leisure:
-                    _settle()
+            readable, _, _ = select.select(waiting, [], [], 0.0 if self._leisure else None)
+            if self._leisure and not readable:
+                do_at_leisure(self._leisure)
             if self._wake_read in readable:
                 signals = os.read(self._wake_read, 4096)
                 self._reap()
@@ -213,6 +224,7 @@ class Zygote:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         os.setsid()
         processes.die_with_parent(zygote, signal.SIGTERM)
+        processes.name_process(RANK_NAME)
         self._agent.close()
         os.close(self._wake_read)
         os.close(self._wake_write)

@@ -189,3 +189,10 @@ def test_the_first_reason_to_end_stays() -> None:
     policy.stop("asked to")
     policy.scheduler_exited()
     assert tick(policy) == [End("asked to")]
+
+
+def test_a_cluster_whose_workers_have_not_come_yet_is_not_idle() -> None:
+    policy = listening(workers=2, idle_timeout_s=0.5)
+    assert tick(policy, 50.0) == [StartWorker("w0"), StartWorker("w1")]
+    assert policy.wait_s(50.0) == 10.0
+    assert tick(policy, 60.0) == [End("nobody needs it")]

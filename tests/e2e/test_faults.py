@@ -190,10 +190,14 @@ def test_a_worker_that_dies_ends_the_run_with_its_name(notebook: Notebook) -> No
     cell = """%%train -n 2 --name bereft
 import os, signal, time
 if train.rank == 1:
-    def parent(pid):
-        return int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
-    zygote = os.getppid()
-    os.kill(parent(zygote), signal.SIGKILL)
+    home = ("JUPYTER_TRAIN_HOME=" + os.environ["JUPYTER_TRAIN_HOME"]).encode()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            is_worker = open(f"/proc/{pid}/comm").read().startswith("jt-w")
+            if is_worker and home in open(f"/proc/{pid}/environ", "rb").read().split(b"\\0"):
+                os.kill(int(pid), signal.SIGKILL)
+        except OSError:
+            pass
 time.sleep(600)"""
     begun = time.monotonic()
     reply = notebook.run(cell, timeout=60)
