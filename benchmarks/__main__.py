@@ -6,7 +6,18 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from benchmarks import attach, capture, check, checkpoint, load_ext, log, placement, recovery, start, throughput
+from benchmarks import (
+    attach,
+    capture,
+    check,
+    checkpoint,
+    load_ext,
+    log,
+    placement,
+    recovery,
+    start,
+    throughput,
+)
 from benchmarks.models import MODELS
 from benchmarks.report import Row
 from benchmarks.soak import command as soak

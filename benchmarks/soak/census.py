@@ -26,7 +26,7 @@ class Process:
 
     pid: int
     parent: int
-    role: str  #: kernel, supervisor, scheduler, worker, nanny, zygote, rank, shadow or other
+    role: str  #: kernel, supervisor, scheduler, worker, nanny, stem, zygote, rank, shadow or other
     private_bytes: int = 0  #: of memory that no other process shares; 0 where it was not asked for
     descriptors: int = 0
     sockets: int = 0
@@ -58,6 +58,8 @@ def role_of(command: str, name: str, environ: bytes) -> str:
     """What a process is. ``command``: its arguments with blanks between; ``name``: as the system shows it."""
     if b"\0" + _RUN in b"\0" + environ:
         return "shadow" if _SHADOW in environ else "rank"
+    if name in ("zygote", "jt-stem"):  # forks of a stem have its arguments
+        return name.removeprefix("jt-")
     if name.startswith("jt-"):
         return "scheduler" if name == "jt-scheduler" else "worker"
     for part, role in (
