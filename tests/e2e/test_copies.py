@@ -1,14 +1,14 @@
-"""Runs of a cluster that keeps its journal on another disk: their history is here when the cluster is gone."""
+"""Runs of a cluster that keeps its journal on another disk: their history is here when the cluster is gone, and another goes on with them."""
 
 from __future__ import annotations
 
+import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 
 import jupyter_train as jt
 from jupyter_train import cluster
@@ -19,7 +19,7 @@ from jupyter_train.store import Store
 from tests.e2e.kit import processes_of_runs, wait_until
 from tests.e2e.test_other_clusters import dask_of_the_command_line
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 @pytest.fixture
@@ -29,45 +29,76 @@ def fresh_session() -> Iterator[None]:
     current_session().runs.clear()
 
 
-def logs(values: int, rest_s: float) -> float:
-    """What the runs do: log so many values, print a line, and stay."""
+def fit(go: str) -> list[float]:
+    """Four epochs of a small loop; in the third it waits for the file ``go``."""
+    import time
+
     from jupyter_train import train
 
-    for value in range(values):
-        train.log(step=value, loss=1 / (1 + value))
-    print("all logged", flush=True)
-    time.sleep(rest_s)
-    return 0.5
+    torch.manual_seed(1)
+    model = torch.nn.Linear(4, 1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    for epoch in train.epochs(4):
+        for _ in range(5):
+            optimizer.zero_grad()
+            loss = model(torch.rand(8, 4)).square().mean()
+            loss.backward()
+            optimizer.step()
+        train.log(own=loss.item())
+        print("epoch", epoch, flush=True)
+        train.checkpoint(model=model, optimizer=optimizer)
+        while epoch == 2 and not os.path.exists(go):
+            time.sleep(0.01)
+    return [float(p) for p in torch.cat([p.detach().flatten() for p in model.parameters()])]
 
 
-@pytest.mark.timeout(180)
+def started(address: str) -> None:
+    connection = cluster.use(address)
+    connection.client.wait_for_workers(1, 60)
+
+
 @pytest.mark.usefixtures("fresh_session")
-def test_what_a_far_cluster_told_outlives_its_kill_9(home: Path, tmp_path: Path) -> None:
+def test_what_a_far_cluster_told_outlives_its_kill_9_and_another_one_goes_on(tmp_path: Path) -> None:
     processes: list[subprocess.Popen[bytes]] = []
-    far, store = tmp_path / "far", Store()
+    far, go, store = tmp_path / "far", tmp_path / "go", Store()
+    go.touch()
     with dask_of_the_command_line(tmp_path, far, "1h", workers=1, processes=processes) as address:
-        connection = cluster.use(address)
-        connection.client.wait_for_workers(1, 60)
-        done = jt.submit(logs, 200, 0.0, ranks=1, name="done")
-        assert done.value == 0.5
+        started(address)
+        calm = jt.submit(fit, str(go), ranks=1, name="calm")
+        value = calm.value
         here = [path.name for path in journals_folder().glob("*.sqlite")]
         assert all(name.endswith(".copy.sqlite") for name in here), "the journal itself is elsewhere"
-        wait_until(lambda: not connection.control.hello()["unread"], 30)
-        cut = jt.submit(logs, 50, 3600.0, ranks=1, name="cut")
-        wait_until(lambda: {r.name: r.state for r in store.runs()}.get("cut") is RunState.RUNNING, 60)
-        wait_until(lambda: "all logged" in "".join(map(str, store.view(cut.id).log)), 30)
+        go.unlink()
+        cut = jt.submit(fit, str(go), ranks=1, name="cut")
+        wait_until(lambda: cut.is_over or ("epoch 2" in cut.log() and len(cut.view.checkpoints) >= 2), 60)
+        seen = cut.view
+        assert seen.state is RunState.RUNNING
+        wait_until(lambda: store.summary(cut.id).seq >= seen.seq, 30)
         for process in processes:
             process.kill()
         for process in processes:
             process.wait(30)
         wait_until(lambda: not processes_of_runs(far), 30)
-    states = {r.name: r.state for r in store.runs()}
-    assert states == {"done": RunState.SUCCEEDED, "cut": RunState.LOST}
-    assert store.problems == ()
-    for run, values in ((done, 200), (cut, 50)):
-        curve = store.view(run.id).curves["loss"][0]
-        assert np.array_equal(curve.steps, np.arange(values))
-        assert np.array_equal(curve.values, 1 / (1 + np.arange(values)))
+    wait_until(lambda: store.summary(cut.id).state is RunState.LOST, 60)
+    assert store.summary(calm.id).state is RunState.SUCCEEDED
+    lost = store.view(cut.id)
+    assert f"%train cluster use {address}" in lost.reason
+    assert lost.checkpoints[: len(seen.checkpoints)] == seen.checkpoints
+    whole, part = store.view(calm.id).curves, lost.curves
+    for name in ("loss", "own", "lr"):
+        values = part[name][0].values
+        assert len(values) >= len(seen.curves[name][0].values)
+        assert values.tolist() == whole[name][0].values[: len(values)].tolist()
     current_session().runs.clear()
-    assert jt.run("done").state is RunState.SUCCEEDED
-    assert "all logged" in jt.run("cut").log()
+    cluster.close()
+    assert jt.run("calm").log() == "epoch 0\nepoch 1\nepoch 2\nepoch 3\n"
+    assert jt.run("cut").log() == "epoch 0\nepoch 1\nepoch 2\n"
+
+    go.touch()
+    (tmp_path / "scheduler.json").unlink()
+    with dask_of_the_command_line(tmp_path, far, "1h", workers=1) as address:
+        started(address)
+        resumed = jt.submit(fit, str(go), ranks=1, name="resumed", resume="cut")
+        assert resumed.value == value
+        assert resumed.log() == "epoch 2\nepoch 3\n"
+        cluster.close()
