@@ -87,6 +87,22 @@ def retries() -> int:
         ) from None
 
 
+def keep_last() -> int:
+    """How many checkpoints a run keeps where its cell does not say: ``jupyter-train.checkpoints.keep-last``, else 2.
+
+    Raises:
+        TrainError: it is not such a number.
+    """
+    import dask.config
+
+    given = dask.config.get("jupyter-train.checkpoints.keep-last", 2)
+    if not (type(given) is int and given >= 1):
+        raise TrainError(
+            f"jupyter-train.checkpoints.keep-last of Dask's config is {given!r}: a whole number from 1 is needed"
+        )
+    return given
+
+
 def _seconds(key: str, default: str | None, *, zero: str = "") -> float | None:
     """A time of Dask's configuration. ``zero``: what 0 means, where it means something.
 

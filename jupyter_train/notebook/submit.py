@@ -141,6 +141,7 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
         retries=retries,
         checkpoint_every_s=every_s,
         hang_timeout_s=environment.hang_timeout_s(),
+        keep_last=environment.keep_last(),
         resume=resume,
         cwd=os.getcwd(),
         sys_path=tuple(path for path in sys.path if isinstance(path, str)),

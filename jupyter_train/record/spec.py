@@ -100,6 +100,7 @@ class RunSpec:
     hang_timeout_s: float = (
         300.0  #: a rank that the others wait for so long, and that does nothing, is given up; 0: never
     )
+    keep_last: int = 2  #: checkpoints, where ``train.checkpoint`` does not say
     resume: ResumePoint | None = None  #: begin from there
     cwd: str = ""  #: the notebook's folder
     sys_path: tuple[str, ...] = ()

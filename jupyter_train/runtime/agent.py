@@ -14,6 +14,7 @@ import re
 import socket
 import sys
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -25,6 +26,7 @@ from jupyter_train import home
 from jupyter_train.record import EventKind
 from jupyter_train.record.proof import unchecked
 from jupyter_train.runtime.channel import Cause
+from jupyter_train.runtime.checkpoint.shelf import remove_halves
 from jupyter_train.runtime.device import device_index
 from jupyter_train.runtime.environment import THREAD_VARIABLES
 from jupyter_train.runtime.escalation import Mode
@@ -341,6 +343,9 @@ class Office:
         spool = link.job.folder / spool_name(link.job.attempt, link.job.rank)
         self._loop.call_later(SPOOL_KEPT_S, _remove, spool)
         forget_names(*attempt)
+        if cause.kind != "done":
+            left = partial(remove_halves, link.job.folder, attempt=link.job.attempt, rank=link.job.rank)
+            self._loop.run_in_executor(None, left)
 
     def _gone(self, link: RankLink, cause: Cause) -> None:
         """Nothing of that rank will follow."""

@@ -222,6 +222,7 @@ class _Rank:
             worker=job.worker,
             tell=recorder.checkpoint,
             remark=recorder.remark,  # a disk may be full on one host only
+            keep_last=spec.keep_last,
         )
         point, saved = spec.resume, None
         goes_on = point is not None and point.run_id == spec.run_id

@@ -11,6 +11,7 @@ from jupyter_train.errors import TrainError
 from jupyter_train.notebook.environment import (
     checkpoint_every_s,
     hang_timeout_s,
+    keep_last,
     parting_timeout_s,
     retries,
 )
@@ -36,6 +37,9 @@ def test_a_time_is_one_in_dasks_words(
 
 def test_what_holds_by_itself() -> None:
     assert (parting_timeout_s(), hang_timeout_s(), checkpoint_every_s(), retries()) == (30.0, 300.0, None, 0)
+    assert keep_last() == 2
+    with dask.config.set({"jupyter-train.checkpoints.keep-last": 5}):
+        assert keep_last() == 5
 
 
 @pytest.mark.parametrize(
@@ -44,6 +48,7 @@ def test_what_holds_by_itself() -> None:
         *(("parting-timeout", parting_timeout_s, given) for given in ("soon", 0, "-3s", None)),
         *(("hang-timeout", hang_timeout_s, given) for given in ("soon", "-3s", None, float("inf"))),
         *(("checkpoint-every", checkpoint_every_s, given) for given in ("soon", 0, "-3s")),
+        *(("checkpoints.keep-last", keep_last, given) for given in (0, -1, "2", 2.0, True, None)),
         *(("retries", retries, given) for given in ("many", -1, 2.5, True, None, [])),
     ],
 )

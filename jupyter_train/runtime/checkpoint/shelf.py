@@ -52,7 +52,10 @@ class Shelf:
         """This rank's part is on the disk."""
         if self._first is None:
             self._first = part.number
-            self._remove_halves()
+            # What attempts that were killed had begun to write, and nobody has taken away.
+            for file in checkpoint_files(self._folder):
+                if file.half and file.attempt < self._attempt and self._rank in (0, file.rank):
+                    remove(self._folder / file.name)
         self._parts[self._attempt, part.number] = part
         self._metrics[self._attempt, part.number] = part.metric
 
@@ -133,11 +136,12 @@ class Shelf:
                 self._metrics[key] = {}  # damaged, or sharded: it is never the best one
         return self._metrics[key]
 
-    def _remove_halves(self) -> None:
-        """What attempts that were killed had begun to write."""
-        for file in checkpoint_files(self._folder):
-            if file.half and file.attempt < self._attempt and self._rank in (0, file.rank):
-                remove(self._folder / file.name)
+
+def remove_halves(folder: Path, *, attempt: int, rank: int) -> None:
+    """Take away what a rank had begun to write when it was killed. For its agent, once the process is gone."""
+    for file in checkpoint_files(folder):
+        if file.half and (file.attempt, file.rank) == (attempt, rank):
+            remove(folder / file.name)
 
 
 def remove(path: Path) -> None:

@@ -17,6 +17,7 @@ from jupyter_train.record.checkpoint import CheckpointPart, ResumePoint, checkpo
 from jupyter_train.runtime.checkpoint import directfile
 from jupyter_train.runtime.checkpoint.keeping import Keeping
 from jupyter_train.runtime.checkpoint.reader import read_file, read_point
+from jupyter_train.runtime.checkpoint.shelf import remove_halves
 from jupyter_train.runtime.checkpoint.state import Snapshot
 
 RUN = "20261122-153000-ab12cd"
@@ -135,6 +136,17 @@ def test_the_next_attempt_drops_what_the_last_one_left(tmp_path: Path) -> None:
         "checkpoint-2-4.1.pt", "checkpoint-2-4.pt",
     ]  # fmt: skip
     assert ("checkpoint-1-2.pt", True) in [(part.file, part.dropped) for part in second.parts()]
+
+
+def test_what_a_killed_rank_had_half_written_is_taken_away(two: Ranks) -> None:
+    two.keep(1)
+    for half in ("checkpoint-1-2.pt.part", "checkpoint-1-2.1.pt.part", "checkpoint-2-2.pt.part"):
+        (two.folder / half).write_bytes(b"half")
+    (two.folder / "checkpoint-1-2.dcp.part").mkdir()
+    remove_halves(two.folder, attempt=1, rank=0)
+    assert two.files() == [
+        "checkpoint-1-1.1.pt", "checkpoint-1-1.pt", "checkpoint-1-2.1.pt.part", "checkpoint-2-2.pt.part",
+    ]  # fmt: skip
 
 
 def test_while_the_disk_is_slow_a_newer_snapshot_takes_the_place_of_one_that_waits(
