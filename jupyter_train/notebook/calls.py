@@ -20,6 +20,7 @@ from jupyter_train.record import Call
 from jupyter_train.transport.call import RETURN_VALUE, argument_label, function_label
 
 if TYPE_CHECKING:
+    from jupyter_train.notebook.checkpoints import KeptCheckpoint
     from jupyter_train.notebook.function import Settings
     from jupyter_train.notebook.run import Run
     from jupyter_train.notebook.session import Session
@@ -129,7 +130,7 @@ def call_options(settings: Settings, labels: Iterable[str], *, bg: bool) -> Trai
         timeout_s=_read("timeout", words.seconds, given.get("timeout")),
         retries=_read("retries", words.retries, given.get("retries")),
         checkpoint_every_s=_read("checkpoint_every", words.seconds, given.get("checkpoint_every")),
-        resume=_read("resume", words.resume, getattr(resume, "id", resume)),
+        resume=_read("resume", words.resume, _as_text(resume)),
         strategy=_one_of("strategy", ("auto", "none"), given.get("strategy", "auto")),
         batch=_one_of("batch", ("global", "per-rank"), given.get("batch", "global")),
         sync_bn=_one_of("sync_bn", (True, False), given.get("sync_bn", True)),
@@ -147,6 +148,14 @@ def _read(setting: str, read: Callable[[str], Any], value: object) -> Any:
     except ValueError as error:
         reason = "a whole number is needed" if "int()" in str(error) else str(error)
         raise ValueError(f"{setting}={value!r}: {reason}") from None
+
+
+def _as_text(resume: str | Run | KeptCheckpoint | None) -> str | None:
+    """How the magic's line names it."""
+    if resume is None or isinstance(resume, str):
+        return resume
+    run_id = getattr(resume, "id", None)
+    return str(run_id) if run_id is not None else f"{resume.run_id}@{resume.step}"  # type: ignore[union-attr]
 
 
 def _one_of(setting: str, choices: tuple[object, ...], value: object) -> Any:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from jupyter_train.cluster import Connection
+    from jupyter_train.notebook.checkpoints import KeptCheckpoint
     from jupyter_train.notebook.run import Run
 
 P = ParamSpec("P")
@@ -44,7 +45,7 @@ class Settings(TypedDict, total=False):
     timeout: float | str | None  #: seconds, or "2h"
     retries: int | None  #: after losses; default: as configured, else 0
     checkpoint_every: float | str | None  #: seconds, or "30s"
-    resume: str | Run | None  #: "run" or "run@step"
+    resume: str | Run | KeptCheckpoint | None  #: "run" or "run@step"
     params: Mapping[str, Any] | None  #: for ``train.params``
     tags: Mapping[str, str] | None
     keep: Iterable[str] | None  #: arguments whose changes come back, and global names; default: all
@@ -65,7 +66,7 @@ def submit(
     timeout: float | str | None = None,
     retries: int | None = None,
     checkpoint_every: float | str | None = None,
-    resume: str | Run | None = None,
+    resume: str | Run | KeptCheckpoint | None = None,
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
     keep: Iterable[str] | None = None,
@@ -90,7 +91,7 @@ def submit(
         timeout: seconds, or text as ``2h``; the run then ends FAILED with RunTimeout.
         retries: so many times the run goes on from its last checkpoint after the loss of a rank, worker or host.
         checkpoint_every: seconds, or text as ``30s``: loops over ``train.epochs`` keep a checkpoint so often.
-        resume: a run, or ``"name@step"``: go on where its last checkpoint stood, or that of this step.
+        resume: a run, one of its checkpoints, or ``"name@step"``: go on where its last checkpoint stood, or that one.
         params: for ``train.params``.
         tags: labels kept with the run.
         keep: names of arguments whose changes come back, and of globals; default: all.

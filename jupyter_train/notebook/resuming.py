@@ -63,6 +63,18 @@ def chosen(view: RunView, wanted: Resume, *, name: str) -> Checkpoint:
     )
 
 
+def other_ranks(point: ResumePoint, ranks: int) -> tuple[str, ...]:
+    """What there is to say where another number of ranks goes on from ``point``."""
+    wrote = len(point.files)
+    if wrote == ranks:
+        return ()
+    said = (
+        f"the checkpoint was written by {wrote} rank{'s' * (wrote != 1)}, and this run has {ranks}: it goes on from the "
+        "same weights and the same batch, but not with the same random numbers"
+    )
+    return (said,)
+
+
 def check_files(point: ResumePoint) -> None:
     """Whether the files of ``point`` lie on this disk, which its ranks will share.
 

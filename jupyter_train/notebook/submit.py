@@ -90,10 +90,12 @@ def prepare(work: Work, options: TrainOptions, session: Session) -> Prepared:
         )
     # Workers that somebody else started may keep their files anywhere, wherever their scheduler is.
     is_here = connection.record is not None and shares_disk(hello)
-    if resume is not None and is_here:
-        from jupyter_train.notebook.resuming import check_files
+    if resume is not None:
+        from jupyter_train.notebook.resuming import check_files, other_ranks
 
-        check_files(resume)
+        resume_remarks += other_ranks(resume, ranks)
+        if is_here:
+            check_files(resume)
     content = ContentStore(home.content_folder(), needed=needed_keys)
     try:
         captured = capture(

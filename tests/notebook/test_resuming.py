@@ -12,7 +12,7 @@ from jupyter_train.notebook.resuming import chosen
 from jupyter_train.notebook.words import Resume
 from jupyter_train.record import Checkpoint, EventKind, Gathered, RunView
 from tests.notebook.conftest import Shell
-from tests.notebook.fakes import FakeControl, FakeRun
+from tests.notebook.fakes import FakeControl, FakeRun, succeed
 
 RUN = "20261122-153000-ab12cd"
 
@@ -99,9 +99,10 @@ def test_a_function_is_resumed_by_its_run(shell: Shell, control: FakeControl) ->
     first.follow().done.wait(10)
     jt.submit(fit, ranks=2, resume=first)
     jt.submit(fit, ranks=2, resume=f"{first.id}@10")
+    jt.submit(fit, ranks=2, resume=first.checkpoints[0])
     specs = [run.spec for run in control.runs.values()]
     assert (specs[0].retries, specs[0].checkpoint_every_s) == (1, 20.0)
-    assert [spec.resume and spec.resume.number for spec in specs] == [None, 1, 1]
+    assert [spec.resume and spec.resume.number for spec in specs] == [None, 1, 1, 1]
 
 
 def test_defaults_are_dasks_configuration(shell: Shell, control: FakeControl) -> None:
@@ -118,3 +119,14 @@ def test_a_wrong_setting_starts_nothing(shell: Shell, control: FakeControl) -> N
         shell.run("%%train -n 1\nx = 1")
     assert isinstance(shell.error, TrainError)
     assert not control.runs
+
+
+def test_another_number_of_ranks_is_remarked(shell: Shell, control: FakeControl) -> None:
+    control.script = keeps
+    shell.run("%%train -n 2 --name first\nx = 1")
+    control.script = succeed
+    shell.run("%%train -n 1 --resume first\nx = 1")
+    assert shell.error is None
+    assert "written by 2 ranks, and this run has 1" in shell.shown[-1]["text/plain"]
+    shell.run("%%train -n 2 --resume first\nx = 1")
+    assert "written by" not in shell.shown[-1]["text/plain"]
