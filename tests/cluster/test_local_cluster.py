@@ -195,7 +195,7 @@ def test_without_its_supervisor_everything_ends_and_the_next_reader_cleans_up(
 ) -> None:
     record = start(2)
     os.kill(record.pid, signal.SIGKILL)
-    assert eventually(lambda: not processes.processes_of_home(home), within_s=5)
+    assert eventually(lambda: not processes.processes_of_home(home))
     assert files(home) != []
     assert records.live() == []
     assert files(home) == []
@@ -224,7 +224,7 @@ def test_a_frozen_one_can_be_stopped_all_the_same(start: Start, home: Path) -> N
         os.kill(pid_of(home, name), signal.SIGSTOP)
     os.kill(record.pid, signal.SIGSTOP)
     local.stop_record(record, timeout_s=0.5)
-    assert eventually(lambda: is_gone(home), within_s=5)
+    assert eventually(lambda: is_gone(home))
 
 
 def test_frozen_processes_do_not_keep_the_supervisor_from_ending(start: Start, home: Path) -> None:

