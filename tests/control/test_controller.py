@@ -213,7 +213,7 @@ async def test_a_journal_that_cannot_be_written_is_said_once_in_the_run(cluster:
 
 
 @with_cluster(3)
-async def test_a_failed_rank_ends_the_others_within_a_second(cluster: Cluster) -> None:
+async def test_a_failed_rank_ends_the_others_at_once(cluster: Cluster) -> None:
     run_id = await cluster.submit(3)
     await cluster.until(run_id, "RUNNING")
     start = time.monotonic()
