@@ -7,6 +7,7 @@ takes the place of one that waits already, whose number then never becomes whole
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -172,7 +173,13 @@ class Keeping:
         if copy.shards and self._circle is not None:
             folder = self._folder / copy.content["sharded"]["folder"]
             size = self._circle.write(folder, copy.shards.tensors())
-        size += write_file(self._folder / file.name, copy.content)
+        try:
+            size += write_file(self._folder / file.name, copy.content)
+        except OSError as error:
+            # With room for one more than the last, the second last gives way: a retry needs the newest.
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._drop(1, snapshot.best):
+                raise
+            size += write_file(self._folder / file.name, copy.content)
         part = CheckpointPart(
             number=snapshot.number,
             step=snapshot.step,
@@ -187,8 +194,14 @@ class Keeping:
         self._tell(part.to_payload())
         self._shelf.add(part)
         keep_last = self._keep_last if snapshot.keep_last is None else snapshot.keep_last
-        for dropped in self._shelf.tidy(keep_last=keep_last, best=snapshot.best):
-            self._tell(dropped.to_payload())
+        self._drop(keep_last, snapshot.best)
+
+    def _drop(self, keep_last: int, best: str | None) -> bool:
+        """Remove what is not needed any more; whether there was any."""
+        dropped = self._shelf.tidy(keep_last=keep_last, best=best)
+        for part in dropped:
+            self._tell(part.to_payload())
+        return bool(dropped)
 
     def _agreed(self, copy: Copy) -> Copy | None:
         """The snapshot that all ranks have; None where another rank has none any more."""

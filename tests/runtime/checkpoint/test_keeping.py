@@ -189,6 +189,25 @@ def test_a_full_disk_costs_checkpoints_and_not_the_run(alone: Ranks, monkeypatch
     assert "can be written again, from number 4" in alone.remarks[-1]
 
 
+def test_on_a_disk_that_takes_one_more_the_second_last_gives_way_to_the_newest(
+    alone: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, folder = os.write, alone.folder
+
+    def little(fd: int, data: Any) -> int:
+        there = sum(1 for path in folder.iterdir() if path.suffix == ".pt")
+        if there >= 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(fd, data)
+
+    monkeypatch.setattr(directfile.os, "write", little)
+    for number in (1, 2, 3, 4):
+        alone.keep(number)
+    assert alone.files() == ["checkpoint-1-3.pt", "checkpoint-1-4.pt"]
+    assert alone.remarks == []
+    assert [part.number for part in alone.parts() if part.dropped] == [1, 2]
+
+
 def test_a_disk_without_direct_writes_takes_checkpoints_too(
     alone: Ranks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
