@@ -1,4 +1,5 @@
 """A cluster shared by several kernels, in simulation: the queue is the real one, runs and workers are counters.
+In the last test the controller is real too, and the workers are Dask's.
 
 Steps come in any order: runs of 1 to 4 ranks are handed in, end, lose a worker and come back; workers
 join and are lost for good. After every step: no worker has two ranks, no run has a part of its ranks,
@@ -7,6 +8,8 @@ and what starving means is checked against what the runs themselves have seen.
 
 from __future__ import annotations
 
+import asyncio
+import random
 from dataclasses import dataclass, field
 
 from hypothesis import given, settings
@@ -14,6 +17,8 @@ from hypothesis import strategies as st
 
 from jupyter_train.control.placement import Seat
 from jupyter_train.control.waitlist import MOST_OVERTAKEN, Queue, Request, joined, plan, spare
+from tests.control.conftest import Cluster as RealCluster
+from tests.control.conftest import with_cluster
 
 WORKERS = 4
 
@@ -172,3 +177,42 @@ def test_a_flood_of_small_runs_that_never_end_does_not_keep_the_first_from_its_w
             cluster._release(run_id)
         cluster.place()
     assert first in cluster.holders.values()
+
+
+@with_cluster(WORKERS)
+async def test_runs_with_retries_all_succeed_though_workers_are_lost_and_replaced(
+    cluster: RealCluster,
+) -> None:
+    chance = random.Random(5)
+    runs = [await cluster.submit(chance.randint(1, 4), retries=9) for _ in range(8)]
+    dispatcher = cluster.controller._dispatcher
+    assert dispatcher is not None
+    steps = losses = 0
+    while not all(dispatcher.runs[run_id].machine.is_over for run_id in runs):
+        holders = {n: dispatcher.holder(worker.address) for n, worker in enumerate(cluster.workers)}
+        assert all(
+            list(holders.values()).count(r) <= dispatcher.runs[r].spec.ranks for r in holders.values() if r
+        )
+        held = [
+            n
+            for n, run_id in holders.items()
+            if run_id and str(dispatcher.runs[run_id].machine.state) == "RUNNING"
+        ]
+        steps += bool(held)
+        if held and steps in (2, 4, 6):
+            losses += 1
+            await cluster.lose_worker(chance.choice(held))
+            await cluster.add_worker()
+        elif held:
+            run_id = holders[chance.choice(held)]
+            assert run_id is not None
+            attempt = dispatcher.runs[run_id].machine.attempt
+            for n in (
+                n for n in held if holders[n] == run_id and (run_id, attempt) in cluster.agent(n).ranks
+            ):
+                cluster.agent(n).exit(run_id, attempt=attempt)
+        await asyncio.sleep(0.01)
+    assert losses == 3
+    for run_id in runs:
+        view = await cluster.view(run_id)
+        assert view.state == "SUCCEEDED", view.reason
