@@ -9,6 +9,7 @@ from pathlib import Path
 from jupyter_train.errors import TrainError
 
 PERIOD_S = 600.0
+LOST_FOR_GOOD_S = 7 * 24 * 3600.0  #: since its start
 _last = -PERIOD_S
 
 
@@ -30,13 +31,19 @@ def tidy(folder: Path) -> threading.Thread | None:
 
 
 def needed_keys() -> set[str]:
-    """Captured data of every run that has not ended, of whichever kernel: queued ones, and those that may be retried."""
+    """Captured data of every run that has not ended, of whichever kernel: queued ones, and those that may be retried.
+
+    One that is LOST may still go on where nobody hears of it, but not for ever.
+    """
+    from jupyter_train.record import RunState
     from jupyter_train.store import Store
 
+    given_up = time.time() - LOST_FOR_GOOD_S
     return {
         str(ref["key"])
         for run in Store().runs()
         if run.state is not None and not run.state.is_terminal
+        if run.state is not RunState.LOST or (run.started or 0.0) > given_up
         for ref in run.spec.get("capture", ())
     }
 

@@ -203,6 +203,9 @@ class Run:
         brought = self.bring_in()
         if not brought.returned:
             why = [remark for remark in brought.remarks if remark.startswith(RETURN_VALUE)]
+            why += [
+                remark for remark in self.view.remarks if "cannot come back" in remark
+            ]  # a full disk there
             raise RunError(f"run {self.name}: {why[0] if why else 'its value did not come back'}")
         return brought.returned[0]
 

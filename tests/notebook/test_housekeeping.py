@@ -41,6 +41,20 @@ def test_old_data_beyond_the_limit_goes_but_for_what_is_recent_or_needed(
     assert housekeeping.tidy(tmp_path / "content") is None, "every ten minutes is enough"
 
 
+def test_a_run_that_was_lost_long_ago_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    runs = [
+        SimpleNamespace(state=state, started=now - age_s, spec={"capture": [{"key": key, "size_bytes": 1}]})
+        for state, age_s, key in (
+            (RunState.LOST, 60, "lost a minute ago"),
+            (RunState.LOST, 30 * 86400, "lost a month ago"),
+            (RunState.RUNNING, 30 * 86400, "runs for a month"),
+        )
+    ]
+    monkeypatch.setattr("jupyter_train.store.Store.runs", lambda self: runs)
+    assert housekeeping.needed_keys() == {"lost a minute ago", "runs for a month"}
+
+
 def test_limits_are_numbers_or_texts_and_anything_else_is_named(tmp_path: Path) -> None:
     with dask.config.set({"jupyter-train": {"capture-bytes": "3 GB", "content-age": "2 days"}}):
         assert capture_limit() == 3 * 10**9
