@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from jupyter_train.record import CheckpointPart, Gathered, ResumePoint, WholeLoop
+from jupyter_train.record import CheckpointPart, Gathered, ResumePoint, RunSpec, WholeLoop
 
+_KEEPS = re.compile(r"\btrain\.(epochs|checkpoint)\b")
 MOST_ATTEMPTS = 8  #: those after a loss are not counted
 #: The last resort: with it nothing is split, so that nothing is left to be found.
 EVERY_LOOP = WholeLoop(why="again and again loops of this cell were found that cannot be split")
@@ -22,6 +24,7 @@ class Course:
     whole: tuple[WholeLoop, ...] = ()  #: loops that are known not to be splittable
     resume: ResumePoint | None = None  #: where the run itself begins: a checkpoint of another one
     gathered: Gathered = field(default_factory=Gathered)  #: what its ranks told of checkpoints
+    keeps: bool = False  #: its cell keeps checkpoints, as far as can be seen
     lost: int = 0  #: attempts that ended with the loss of a rank
     started_over: int = 0  #: attempts that were given up for what they found
     unread: int = 0  #: attempts that could not read the checkpoint that they were to begin from
@@ -46,7 +49,7 @@ class Course:
     def with_part(self, attempt: int, rank: int, part: CheckpointPart) -> Course:
         """This and what ``rank`` told of a checkpoint."""
         told = self.gathered.with_part(part, attempt=attempt, rank=rank, ranks=self.ranks)
-        return replace(self, gathered=told)
+        return replace(self, gathered=told, keeps=True)
 
     def after_loss(self) -> Course:
         """This once an attempt was lost: the next one goes on from the newest checkpoint."""
@@ -66,6 +69,15 @@ class Course:
         if whole is None:
             return None
         return replace(self, whole=whole, started_over=self.started_over + 1, gathered=Gathered())
+
+
+def keeps_checkpoints(spec: RunSpec) -> bool:
+    """Whether the code of a run, as far as it is on record, has what keeps checkpoints. For words only."""
+    texts = [spec.source]
+    for kind in ("definitions", "modules"):
+        found = spec.provenance.get(kind)
+        texts += [str(text) for text in found.values()] if isinstance(found, Mapping) else []
+    return any(_KEEPS.search(text) for text in texts)
 
 
 def _back(gathered: Gathered, count: int) -> Gathered:

@@ -46,6 +46,7 @@ class Ending:
         retries: int = 0,
         whole: tuple[WholeLoop, ...] = (),
         resume: ResumePoint | None = None,
+        keeps: bool = False,
     ) -> None:
         self.run_id = run_id
         self.ranks = ranks
@@ -53,7 +54,9 @@ class Ending:
         self.state: RunState | None = None
         self.attempt = 0  #: 0 until it is placed; the first is 1
         self.verdict: Verdict | None = None
-        self.course = Course(run_id=run_id, ranks=ranks, retries=retries, whole=whole, resume=resume)
+        self.course = Course(
+            run_id=run_id, ranks=ranks, retries=retries, whole=whole, resume=resume, keeps=keeps
+        )
         self._now = Attempt()
         self._waits_for: tuple[int, str] = (0, "")  #: place in the queue, and why
         self._why = ""  #: while RETRYING
@@ -146,6 +149,7 @@ class Ending:
                 attempts=self.course.attempts,
                 resume=self.course.begin,
                 run_id=self.run_id,
+                keeps=self.course.keeps,
             )
             yield Remark(text=f"attempt {self.attempt}: {reason}")
             yield from self._retry(reason, abandoned)

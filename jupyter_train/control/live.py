@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from jupyter_train.control.again import keeps_checkpoints
 from jupyter_train.control.crash import crash_frames
 from jupyter_train.control.eventlog import EventLog
 from jupyter_train.control.machine import RunMachine
@@ -27,6 +28,7 @@ class LiveRun:
             retries=spec.retries,
             whole=spec.whole,
             resume=spec.resume,
+            keeps=keeps_checkpoints(spec),
         )
         self.log = EventLog(spec.run_id)
         self.timers: dict[Timer, asyncio.TimerHandle] = {}

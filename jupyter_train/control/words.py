@@ -79,11 +79,18 @@ def hung_sentence(place: Place, text: str) -> str:
     return f"rank {place.rank} on worker {place.name} ({place.host}) hung while others waited for it{found}"
 
 
-def next_sentence(cause: str, *, attempt: int, attempts: int, resume: ResumePoint | None, run_id: str) -> str:
-    """Why an attempt ended, and what the next one, number ``attempt`` of at most ``attempts``, begins with."""
+def next_sentence(
+    cause: str, *, attempt: int, attempts: int, resume: ResumePoint | None, run_id: str, keeps: bool
+) -> str:
+    """Why an attempt ended, and what the next one, number ``attempt`` of at most ``attempts``, begins with.
+
+    ``keeps``: the cell keeps checkpoints, as far as can be seen.
+    """
     which = f"{cause}; attempt {attempt} of {attempts}"
+    if resume is None and keeps:
+        return f"{which} starts over: no checkpoint was on disk yet"
     if resume is None:
-        return f"{which} starts over: no checkpoint was kept (train.epochs and train.checkpoint keep them)"
+        return f"{which} starts over: the cell keeps no checkpoint (train.epochs, train.checkpoint)"
     if resume.run_id != run_id:
         return f"{which} begins again from {place_in(resume)} of run {resume.run_id}"
     return f"{which} goes on from {place_in(resume)}"

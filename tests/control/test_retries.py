@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from jupyter_train.control.again import keeps_checkpoints
 from jupyter_train.control.machine import STACKS_S
 from jupyter_train.control.messages import (
     Announce,
@@ -28,7 +29,7 @@ from jupyter_train.control.messages import (
     Timer,
     WorkerLost,
 )
-from jupyter_train.record import CheckpointPart, ResumePoint, RunState
+from jupyter_train.record import CheckpointPart, ResumePoint, RunSpec, RunState
 from tests.control.life import (
     AGAIN,
     ERROR,
@@ -131,13 +132,34 @@ def test_checkpoints_of_all_attempts_count_and_a_later_one_may_drop_those_of_an_
 
 
 def test_without_a_checkpoint_it_starts_over_and_says_so() -> None:
-    life = Life(retries=1).running()
-    life.exits(1, KILLED)
-    life.exits(0, STOPPED)
-    (reason,) = retrying(life)
-    assert reason.startswith("rank 1 was killed by signal 9; attempt 2 of 2 starts over: no checkpoint")
-    assert "train.epochs" in reason
-    assert resumed_at(life.placed_again()) is None
+    for told in (0, 1):
+        life = Life(retries=1).running()
+        kept(life, 1, ranks=told)
+        life.exits(1, KILLED)
+        life.exits(0, STOPPED)
+        (reason,) = retrying(life)
+        assert reason.startswith("rank 1 was killed by signal 9; attempt 2 of 2 starts over: ")
+        assert reason.endswith(
+            "no checkpoint was on disk yet"
+            if told
+            else "the cell keeps no checkpoint (train.epochs, train.checkpoint)"
+        )
+        assert resumed_at(life.placed_again()) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "definitions", "keeps"),
+    [
+        ("for e in train.epochs(3): pass", {}, True),
+        ("fit()", {"fit": "def fit():\n    train.checkpoint(model=m)"}, True),
+        ("for e in range(3): torch.utils.checkpoint.checkpoint(f, x)", {"fit": "pass"}, False),
+    ],
+)
+def test_whether_a_cell_keeps_checkpoints_is_read_in_its_code(
+    source: str, definitions: dict[str, str], keeps: bool
+) -> None:
+    asked = RunSpec(run_id="r", name="n", source=source, ranks=1, provenance={"definitions": definitions})
+    assert keeps_checkpoints(asked) is keeps
 
 
 def test_a_run_that_began_from_another_ones_checkpoint_begins_there_again() -> None:
