@@ -51,7 +51,7 @@ PARTED = "jupyter_train/parted"  #: in the store: how many of the other ranks ar
 PART_POLL_S = 0.005
 CHECKPOINT_S = 60.0  #: for the last checkpoint to come to the disk
 DEFAULT_EVERY_S = 30.0  #: between checkpoints of a run with retries that nobody asked for
-NOT_TAKEN_UP = "the cell did not come to the loop over train.epochs in which the checkpoint stands: all of it was done anew"
+NOT_TAKEN_UP = "the cell came to no loop over train.epochs in which the checkpoint could be gone on from: it was done from its start"
 AT_EXIT_S = 5.0  #: for what the cell registered with atexit
 
 
@@ -227,7 +227,10 @@ class _Rank:
         point, saved = spec.resume, None
         goes_on = point is not None and point.run_id == spec.run_id
         if point is not None:
-            saved = read_point(point, job.rank, Path(job.home))
+            home = Path(job.home)
+            saved = read_point(point, job.rank, home)
+            if saved.world_size != job.world_size:  # what was each rank's own is nobody's now
+                saved = read_point(point, 0, home)
             if goes_on:
                 recorder.withhold()
         by_default = spec.checkpoint_every_s is None and spec.retries > 0

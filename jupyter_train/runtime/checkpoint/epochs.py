@@ -40,6 +40,7 @@ class Epochs(Iterator[int]):
         self.epoch = -1  #: whose body runs
         self.begun = 0  #: loops that had begun when that body did
         self.is_over = False
+        self.is_left = False  #: by ``break``
         self.frame: FrameType | None = None  #: the user's, in which the loop runs
         self.body: tuple[dis.Instruction, ...] | None = None
 
@@ -102,7 +103,11 @@ class Loops:
                     self.entering = None
                 return True
         if loop.number < position.begun:
-            loop.epoch = loop.count  # it had ended
+            # It had ended; only one that has more epochs now goes on.
+            has_more = (
+                loop.number == position.begun - 1 and position.last is not None and loop.count > position.last
+            )
+            loop.epoch = position.last - 1 if has_more and position.last is not None else loop.count
             if loop.number == position.begun - 1:
                 self.entering = None
             self._open.append(weakref.ref(loop))

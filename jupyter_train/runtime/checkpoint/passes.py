@@ -72,9 +72,11 @@ class Passes:
         self._first = []
         self.began = {}
 
-    def body_ends(self) -> None:
-        """It has ended."""
+    def body_ends(self) -> bool:
+        """It has ended; gives whether the loop that was to be entered did not come."""
         self._is_past = True
+        missed, self._entering = bool(self._entering), []
+        return missed
 
     def enter(self, standings: tuple[PassStanding, ...], began: Mapping[str, Any] | None) -> None:
         """The first loop of the next body goes on where ``standings`` say, from what was random when it began."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -22,7 +22,7 @@ class PassStanding:
 
     done: int  #: batches that were handed out and worked on
     backwards: int = 0  #: that came out of them
-    splits: bool = False
+    splits: bool | None = False  #: None: as the loop says
     uneven: int = 0  #: of its next batches are cut unevenly
     persists: bool = False  #: its workers were there before it
     drawn: tuple[tuple[bool, bool], ...] = ()  #: batches that its workers have already: split, unevenly
@@ -34,6 +34,7 @@ class Position:
 
     open: tuple[Standing, ...] = ()  #: outermost first
     begun: int = 0  #: loops over ``train.epochs``, also those that have ended
+    last: int | None = None  #: epochs of the newest loop, where that has done them all
     passes: tuple[PassStanding, ...] = ()  #: zipped ones; empty: the run goes on at the beginning of an epoch
     given: Mapping[str, str] = field(
         default_factory=dict
@@ -44,11 +45,17 @@ class Position:
         """The run goes on behind a batch."""
         return bool(self.passes)
 
+    def for_other_ranks(self) -> Position:
+        """As ranks of another number go on there: what they had drawn ahead was cut for others."""
+        passes = tuple(replace(one, drawn=(), splits=None) for one in self.passes)
+        return replace(self, passes=passes)
+
     def to_plain(self) -> dict[str, Any]:
         """As it is kept."""
         return {
             "open": [[one.number, one.epoch, one.begun] for one in self.open],
             "begun": self.begun,
+            "last": self.last,
             "passes": [plain_pass(one) for one in self.passes],
             "given": dict(self.given),
         }
@@ -64,6 +71,7 @@ def position_of(plain: Mapping[str, Any]) -> Position:
         return Position(
             open=tuple(Standing(number=n, epoch=e, begun=b) for n, e, b in plain["open"]),
             begun=int(plain["begun"]),
+            last=None if plain["last"] is None else int(plain["last"]),
             passes=tuple(map(pass_of, plain["passes"])),
             given={str(one): str(other) for one, other in plain["given"].items()},
         )

@@ -35,7 +35,7 @@ class Engine:
         collectives: Collectives,
         patches: Patches,
     ) -> None:
-        self._ranks = ranks
+        self.ranks = ranks
         self._device = device
         self._observer = observer
         self._collectives = collectives
@@ -55,7 +55,7 @@ class Engine:
     @property
     def is_alike(self) -> bool:
         """The ranks train one model together: what is trained is the same on all."""
-        return self._ranks == 1
+        return self.ranks == 1
 
     def watch(self, passes: Passes) -> None:
         """Let ``passes`` follow the loaders; more than once does nothing."""
@@ -81,7 +81,7 @@ class Engine:
 
     def agree(self, wanted: bool) -> bool:
         """What rank 0 wants. Every rank has to ask."""
-        if self._ranks == 1:
+        if self.ranks == 1:
             return wanted
         return bool(self._collectives.gather(wanted)[0])
 

@@ -67,7 +67,7 @@ class Cutting:
             by_itself: its batches are drawn ahead, so that those which are done have to be left out as they are drawn.
         """
         self.skips_by_itself = by_itself
-        self.splits = standing.splits
+        self.splits = self.splits if standing.splits is None else standing.splits
         self.cuts.clear()
         if by_itself:
             self.skip, self.uneven = standing.done, standing.uneven
@@ -233,7 +233,8 @@ class Pass:
         self.backwards = standing.backwards
         if cutting is not None and not cutting.skips_by_itself:
             cutting.cuts.clear()
-            cutting.splits, cutting.uneven = standing.splits, standing.uneven
+            cutting.splits = cutting.splits if standing.splits is None else standing.splits
+            cutting.uneven = standing.uneven
 
     def __next__(self) -> Any:
         feed = self._feed
@@ -558,7 +559,8 @@ class Feed:
                 self.passes.begins_again(loader)
                 persists = True
             if standing is not None and cutting is not None and splitter is not None:
-                ahead = bool(loader.num_workers) and not splitter.is_stream and standing.splits
+                splits = splits if standing.splits is None else standing.splits
+                ahead = bool(loader.num_workers) and not splitter.is_stream and splits
                 cutting.go_on(standing, by_itself=ahead)
             inner = self._make(loader, splitter, original)
         one = Pass(

@@ -124,11 +124,17 @@ class Streams:
     def set_states(self, states: Mapping[str, Any]) -> None:
         """Go on from there, in whichever stream the process is in."""
         before = self.is_private
-        for private, name in ((True, "own"), (False, "shared")):
-            self.use(private=private)
-            randomness.write(states[name], self._cuda)
+        self.use(private=False)
+        randomness.write(states["shared"], self._cuda)
+        if "own" in states:
+            self.use(private=True)
+            randomness.write(states["own"], self._cuda)
+            self.decisions.set_state(states["decisions"])
+        else:  # of a run with other ranks, or in which nothing was split
+            seed = zlib.crc32(torch.get_rng_state().numpy().tobytes())
+            self._other = self._fresh(seed)
+            self.decisions.reset(seed)
         self.use(private=before)
-        self.decisions.set_state(states["decisions"])
 
     def install(self, patches: Patches) -> None:
         """Let ``torch.manual_seed`` reset both streams."""
