@@ -113,6 +113,12 @@ class Checkpoints:
         position = None
         if saved is not None and point is not None:
             position = position_of(saved.position)
+            if saved.world_size != engine.ranks:
+                position = position.for_other_ranks()
+                self._say(
+                    f"the checkpoint was made by {saved.world_size} ranks: this run goes on from the same place, and random "
+                    "numbers are drawn otherwise from there on"
+                )
             if position.begun:
                 self._restoring = Restoring(
                     saved, given=position.given, where=f"checkpoint {point.number} of run {point.run_id}"
@@ -180,7 +186,12 @@ class Checkpoints:
         if loop.number < 0:
             self._begin(loop, frame)
         else:
-            self._passes.body_ends()
+            if self._passes.body_ends():
+                self._say(
+                    "the checkpoint stands in the middle of an epoch, in a loop over a DataLoader that this cell does not "
+                    "have there: that epoch was done from its start"
+                )
+                self._has_arrived()
             self._epoch_ends(loop, frame)
         if not self._loops.next_epoch(loop):
             raise StopIteration
@@ -191,7 +202,7 @@ class Checkpoints:
         """It was left by ``break``, or by an error."""
         frame = loop.frame
         if self._wish is not None and frame is not None and _is_left_by_break(frame):
-            loop.epoch = loop.count
+            loop.epoch, loop.is_left = loop.count, True
             self._take(frame, ended=loop)
         self._loops.end(loop)
 
@@ -208,7 +219,13 @@ class Checkpoints:
         if loads and self._restoring is not None and self._position is not None:
             self._load(self._restoring, frame)
             if self._loops.entering is None:
-                if self._position.is_mid_epoch:
+                if loop.epoch + 1 > loop.count and self._position.open:
+                    self._say(
+                        f"the checkpoint stands in epoch {loop.epoch + 1} (from 0), and this loop has {loop.count}: nothing was "
+                        "left to do"
+                    )
+                    self._has_arrived()
+                elif self._position.is_mid_epoch and loop.epoch + 1 < loop.count:
                     self._passes.enter(self._position.passes, self._restoring.ours(BEGAN))
                 else:
                     self._has_arrived()
@@ -304,7 +321,14 @@ class Checkpoints:
         if passes:
             own[BEGAN] = self._passes.began
         standing = self._loops.standing(ended=ended)
-        position = Position(open=standing, begun=self._loops.begun, passes=passes, given=given)
+        is_done = ended is not None and ended.number == self._loops.begun - 1 and not ended.is_left
+        position = Position(
+            last=ended.count if is_done and ended is not None and ended.epoch + 1 >= ended.count else None,
+            open=standing,
+            begun=self._loops.begun,
+            passes=passes,
+            given=given,
+        )
         metric = {}
         if wish.best is not None:
             name = wish.best.split()[-1]
