@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import attach, capture, log, start, throughput
+from benchmarks import attach, capture, log, recovery, start, throughput
 from benchmarks.models import MODELS
 from jupyter_train.notebook.bundle import make_bundle
 from jupyter_train.record import RunState, fold
@@ -96,3 +96,21 @@ def test_the_long_run_of_attach_is_one_that_goes_on_at_its_last_step() -> None:
     bundle = make_bundle(view, name="long", now=time.time())
     assert not attach.shows_all(bundle, 60), "without a picture it is not all"
     assert attach.shows_all({**bundle, "image/png": ""}, 60)
+
+
+def test_the_texts_of_recovery_are_valid_and_both_sides_take_the_same_steps() -> None:
+    given = {"name": "n", "folder": "/tmp/x", "epochs": 3, "pause": 0.01}
+    ours = recovery._OURS.format(**given)
+    theirs = (recovery._MODEL + recovery._THEIRS).format(samples=32, **given)
+    ast.parse(recovery._MODEL.format(samples=32) + recovery._OURS_SETUP + ours.partition("\n")[2])
+    ast.parse(theirs)
+    step = recovery._STEP.format(**given)
+    assert step in ours
+    assert step in theirs
+
+
+def test_a_run_trains_again_once_each_rank_has_done_a_step_by_a_new_process() -> None:
+    done = [[(1, 10.0), (3, 20.0), (3, 21.0)], [(2, 10.0)]]
+    assert recovery.trains_again({1, 2}, done) is None
+    done[1] += [(4, 20.5), (4, 21.5)]
+    assert recovery.trains_again({1, 2}, done) == 20.5
