@@ -2,7 +2,7 @@
 # make lab     JupyterLab, opened on the first notebook
 # make test    all tests            make test ARGS="tests/record -x"
 # make check   formatting, lint, types, import layers
-# make soak    long campaigns of faults, half an hour; writes docs/soak.md    make soak ARGS="--only cycles"
+# make soak    long campaigns of faults, an hour or two; writes docs/soak.md    make soak ARGS="--only cycles"
 # make clean   remove what the other targets left; distclean removes .venv too
 #
 # Only Python >= 3.11 has to be there. PYTHON=/path/to/python3.12 chooses one.

@@ -48,6 +48,12 @@ class Size:
             "cycles": self.cycles,
         }
 
+    def details(self, campaign: str) -> dict[str, float]:
+        """What else the trials of a campaign are like."""
+        if campaign == "interrupts":
+            return {"s a run": self.interrupted_s}
+        return {"epochs a run": self.killed_epochs} if campaign == "kills" else {}
+
 
 #: Of ``make test``.
 SHORT = Size(
@@ -170,7 +176,7 @@ def run(campaign: str, here: Place, size: Size, *, seed: int) -> tuple[page.Reco
     on, begun = machine.describe(), time.monotonic()
     trials = page.as_records(CAMPAIGNS[campaign](here, size, seed))
     record = {
-        "options": {campaign: size.counts()[campaign]},
+        "options": {campaign: size.counts()[campaign], **size.details(campaign)},
         "machine": on,
         "seed": seed,
         "took_s": round(time.monotonic() - begun, 1),

@@ -12,6 +12,7 @@ from benchmarks.soak.cycles import Cycle, Look
 from benchmarks.soak.ends import LOST_WITHIN_S, Left
 from benchmarks.soak.interrupts import Interrupted
 from benchmarks.soak.kills import Killed
+from jupyter_train.runtime.escalation import STOP_RAISE_S
 
 GRACEFUL_S = 5.0
 FORCED_P95_S = 1.0
@@ -58,9 +59,7 @@ def of_interrupts(trials: Sequence[Interrupted]) -> list[Claim]:
     in_time = [t for t in trials if not t.was_over]
     graceful = [t.graceful_s for t in in_time if t.graceful_s is not None]
     forced = [t.forced_s for t in in_time if t.forced_s is not None]
-    stepping = [
-        t for t in in_time if t.graceful_s is not None and t.place in PLACES_WITH_STEPS and len(t.steps) > 1
-    ]
+    stepping = [t for t in in_time if _reached_a_step(t)]
     return [
         _all(
             "interrupted runs end as CANCELLED, their cells with KeyboardInterrupt",
@@ -79,6 +78,12 @@ def of_interrupts(trials: Sequence[Interrupted]) -> list[Claim]:
         _all("the next run starts and is right", (t.next_ok for t in trials)),
         _all("variables that the cell does not name are as they were", (t.intact for t in trials)),
     ]
+
+
+def _reached_a_step(trial: Interrupted) -> bool:
+    """All ranks came to a step before they would have been told to stop wherever they are."""
+    in_time = trial.graceful_s is not None and trial.graceful_s < STOP_RAISE_S
+    return in_time and trial.place in PLACES_WITH_STEPS and len(trial.steps) > 1
 
 
 def _agree(steps: Sequence[int]) -> bool:

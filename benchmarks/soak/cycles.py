@@ -62,7 +62,8 @@ def campaign(
     """``count`` cycles, after WARM others; a look at the beginning, at the end and ``looks`` − 2 times between."""
     for number, kind in enumerate(plan.cycles(min(WARM, count), seed=seed)):
         _cycle(kernel, kind, f"warm-{number}")
-    yield look(kernel.home, 0, folders=folders)
+    first = look(kernel.home, 0, folders=folders)
+    yield first
     every = max(1, count // (looks - 1))
     for number, kind in enumerate(plan.cycles(count, seed=seed + 1), start=1):
         done = _cycle(kernel, kind, f"cycle-{number}")
@@ -70,7 +71,7 @@ def campaign(
         if not done.is_as_expected:
             progress(f"cycle {number}: {done}")
         if number % every == 0 or number == count:
-            seen = look(kernel.home, number, folders=folders)
+            seen = look(kernel.home, number, folders=folders, like=first)
             progress(
                 f"cycle {number}/{count}: {seen.roles}, descriptors {sum(seen.descriptors.values())}, "
                 f"{sum(seen.private_bytes.values()) / 1e6:.0f} MB, files {len(seen.files)}"
@@ -101,11 +102,20 @@ def _cycle(kernel: Patient, kind: str, name: str) -> Cycle:
     return done if done.is_as_expected else replace(done, said=ended.said[-2000:])
 
 
-def look(home: Path, cycles: int, *, folders: tuple[Path, ...], settle_s: float = SETTLE_S) -> Look:
-    """What there is once nothing of a run goes on any more, or after ``settle_s``."""
+def look(home: Path, cycles: int, *, folders: tuple[Path, ...], like: Look | None = None) -> Look:
+    """What there is once nothing of a run goes on any more, and no more is held than in ``like``; or after SETTLE_S."""
+    wait_until(lambda: _is_quiet(census.take(home)), SETTLE_S)
+    wait_until(lambda: like is None or _holds_no_more(_look(home, cycles, folders), like), SETTLE_S)
+    return _look(home, cycles, folders)
+
+
+def _holds_no_more(now: Look, like: Look) -> bool:
+    return sum(now.descriptors.values()) <= sum(like.descriptors.values())
+
+
+def _look(home: Path, cycles: int, folders: tuple[Path, ...]) -> Look:
     from jupyter_train.store import Store
 
-    wait_until(lambda: _is_quiet(census.take(home)), settle_s)
     seen = census.take(home, folders=folders, deep=True)
     roles = sorted(seen.roles)
     return Look(
@@ -121,5 +131,6 @@ def look(home: Path, cycles: int, *, folders: tuple[Path, ...], settle_s: float 
 
 
 def _is_quiet(seen: Census) -> bool:
-    """Nothing of a run goes on, and every worker has its zygote again."""
-    return not (seen.count("rank") or seen.count("shadow")) and seen.count("zygote") == seen.count("worker")
+    """Nothing of a run goes on or waits to be reaped, and every worker has its zygote again."""
+    is_over = not (seen.count("rank") or seen.count("shadow") or seen.zombies)
+    return is_over and seen.count("zygote") == seen.count("worker")

@@ -13,7 +13,7 @@ from benchmarks.report import progress
 from benchmarks.soak import cells, census, plan
 from benchmarks.soak.kernel import Act, Patient
 
-GONE_WITHIN_S = 2.0  #: processes of a run that has ended
+GONE_WITHIN_S = 10.0  #: processes of a run that has ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
