@@ -12,6 +12,7 @@ from jupyter_train.record import Event, RunState, unpack_event
 
 if TYPE_CHECKING:
     from jupyter_train.control.client import ControllerClient
+    from jupyter_train.store.reader import JournalReader
     from jupyter_train.store.store import Store
 
 _JOURNAL_PERIOD_S = 0.25
@@ -62,18 +63,22 @@ class StoreSource:
         self._run_id = run_id
         self._clock = clock
         self._sleep = sleep
+        self._journal: JournalReader | None = None
 
     def poll(self, after: int, wait_s: float) -> Batch:
         """See :class:`EventSource`."""
         until = self._clock() + wait_s
         while True:
-            events = self._store.events(self._run_id, after)
+            # Where it is is looked for in all journals; what is new is in the one that had the last news.
+            self._journal = self._journal or self._store.journal_of(self._run_id)
+            events = self._journal.events(self._run_id, after)
             if events:
                 return Batch(events=tuple(events))
             left = until - self._clock()
             if left <= 0:
                 break
             self._sleep(min(left, _JOURNAL_PERIOD_S))
+        self._journal = None
         now = self._store.summary(self._run_id)
         if now.seq > after and (events := self._store.events(self._run_id, after)):
             return Batch(events=tuple(events))  # written since we looked; who hears of an end asks no more

@@ -57,7 +57,15 @@ class Store:
             RunNotFound: the store has no such run.
             StoreTooNew, StoreDamaged: its journal cannot be read.
         """
-        return self._kept(run_id).reader.events(run_id, after)
+        return self.journal_of(run_id).events(run_id, after)
+
+    def journal_of(self, run_id: str) -> JournalReader:
+        """The journal that knows most of one run now.
+
+        Raises:
+            RunNotFound: the store has no such run.
+        """
+        return self._kept(run_id).reader
 
     def summary(self, run_id: str) -> RunSummary:
         """The row of one run, as :meth:`runs` has it.

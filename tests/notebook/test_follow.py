@@ -5,13 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from jupyter_train.errors import ClusterUnreachable, RunNotFound
 from jupyter_train.notebook.follow import Follower
-from jupyter_train.notebook.source import Batch, ControllerSource, FirstThatAnswers, HistoryFirst, all_events
+from jupyter_train.notebook.source import (
+    Batch,
+    ControllerSource,
+    FirstThatAnswers,
+    HistoryFirst,
+    StoreSource,
+    all_events,
+)
 from jupyter_train.record import Event, RunSpec, RunState, RunView, unpack_event
+from jupyter_train.store import JournalWriter, Store
 from tests.notebook.fakes import FakeControl, FakeRun
 
 SPEC = RunSpec(run_id="20261122-153000-ab12cd", name="digits", source="pass", ranks=2)
@@ -185,3 +194,30 @@ def test_without_a_journal_the_whole_history_is_asked_for(run: FakeRun, journal:
     news = Pages(run, size=1)
     assert len(HistoryFirst(first, news).poll(0, 5.0).events) == 3  # type: ignore[arg-type]
     assert news.asked == [0, 1, 2, 3]
+
+
+def test_news_are_read_from_the_journal_that_had_the_last_ones(
+    run: FakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    writer = JournalWriter(tmp_path / "journals" / "c.sqlite")
+    looked = []
+    find = store.journal_of
+    monkeypatch.setattr(store, "journal_of", lambda run_id: looked.append(run_id) or find(run_id))
+    source = StoreSource(store, SPEC.run_id, sleep=lambda seconds: None)
+    heard = 0
+    try:
+        for happens in (run.begin, lambda: run.metrics(0, loss=[1.0]), run.end):
+            happens()
+            events = [unpack_event(data) for data in run.packed[heard:]]
+            writer.append(SPEC.run_id, events)
+            assert writer.flush()
+            assert len(source.poll(heard, 0.0).events) == len(events)
+            heard = len(run.packed)
+        assert len(looked) == 1
+        assert source.poll(heard, 0.0) == Batch()
+        store.delete(SPEC.run_id)
+        with pytest.raises(RunNotFound):
+            source.poll(heard, 0.0)
+    finally:
+        writer.close()
