@@ -184,7 +184,7 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
                 {"run_id": r.spec.run_id, "state": str(r.machine.state), "name": r.spec.name}
                 for r in dispatcher.active
             ],
-            "unread": self._readers.unread(list(dispatcher.runs.values())),
+            "unread": self._readers.unread(dispatcher.runs.values()),
             "clients": clients,
             "idle_since": time.monotonic() - max(self._client_left, dispatcher.last_end) if is_idle else None,
         }
@@ -334,8 +334,7 @@ class Controller(SchedulerPlugin):  # type: ignore[misc]
         """Keep the scheduler's idle time-out away from runs, which have no tasks while they wait, and from what nobody has read."""
         dispatcher = self._dispatcher
         if dispatcher is not None and (
-            dispatcher.active
-            or self._readers.are_waited_for(list(dispatcher.runs.values()), dispatcher.last_end)
+            dispatcher.active or self._readers.are_waited_for(dispatcher.runs.values(), dispatcher.last_end)
         ):
             self._scheduler.idle_since = None
 

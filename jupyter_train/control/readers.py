@@ -7,7 +7,7 @@ each question also acknowledges. Event loop of the scheduler.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,19 +61,15 @@ class Readers:
                 size += sum(map(len, events))
         return {"runs": new, "active": any(not run.machine.is_over for run in runs)}
 
-    def unread(self, runs: Sequence[LiveRun]) -> list[str]:
-        """Ids of ended runs of which nobody is known to have all events on disk."""
+    def unread(self, runs: Iterable[LiveRun]) -> int:
+        """How many ended runs there are of which nobody is known to have all events on disk."""
         if self._reads_the_file:
-            return []
-        return [
-            run.spec.run_id
-            for run in runs
-            if run.machine.is_over and self._has.get(run.spec.run_id, 0) < run.log.last
-        ]
+            return 0
+        return sum(run.machine.is_over and self._has.get(run.spec.run_id, 0) < run.log.last for run in runs)
 
-    def are_waited_for(self, runs: Sequence[LiveRun], last_end: float) -> bool:
+    def are_waited_for(self, runs: Iterable[LiveRun], last_end: float) -> bool:
         """Whether the cluster should stay for a reader; ``last_end`` of a run, by the clock."""
-        return self._clock() - last_end < self._unread_timeout_s and bool(self.unread(runs))
+        return self._clock() - last_end < self._unread_timeout_s and self.unread(runs) > 0
 
 
 def unread_timeout_s() -> float:
