@@ -26,6 +26,7 @@ from jupyter_train import home
 from jupyter_train.record import EventKind
 from jupyter_train.record.proof import unchecked
 from jupyter_train.runtime.channel import Cause
+from jupyter_train.runtime.checkpoint.fetching import fetch_missing
 from jupyter_train.runtime.checkpoint.shelf import remove_halves
 from jupyter_train.runtime.device import device_index
 from jupyter_train.runtime.environment import THREAD_VARIABLES
@@ -218,6 +219,12 @@ class Office:
             links.append(RankLink(job, launcher=self._launcher, relay=relay, owner=self))
         for link in links:
             self._links[link.key] = link
+        await fetch_missing(
+            spec.get("resume"),
+            [rank for rank, _ in ranks],
+            root=home.home(),
+            agent=self._worker.rpc,
+        )
         fd = listening.fileno() if listening is not None else None
         outcomes = await asyncio.gather(
             *(link.launch(fd if link.job.rank == 0 else None) for link in links), return_exceptions=True
