@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -184,13 +185,23 @@ def _same(what: str, before: dict[str, int], after: dict[str, int]) -> Claim:
 
 
 def growth(looks: Sequence[Look]) -> dict[str, float]:
-    """Private bytes per cycle of each kind of process, as a line through the second half of the looks has them.
+    """Private bytes per cycle of each kind of process in the second half of the looks: the median of all slopes (Theil and Sen).
 
-    In the first half caches of a fixed size fill; fewer than three looks in the second tell nothing.
+    In the first half caches of a fixed size fill; a single step, as an allocator takes it, is no growth. Fewer
+    than three looks in the second half tell nothing.
     """
     late = [look for look in looks if look.cycles >= looks[-1].cycles / 2]
     if len(late) < 3:
         return {}
-    at = [look.cycles for look in late]
     roles = sorted(set.intersection(*(set(look.private_bytes) for look in late)))
-    return {role: float(np.polyfit(at, [look.private_bytes[role] for look in late], 1)[0]) for role in roles}
+    return {
+        role: float(
+            np.median(
+                [
+                    (b.private_bytes[role] - a.private_bytes[role]) / (b.cycles - a.cycles)
+                    for a, b in combinations(late, 2)
+                ]
+            )
+        )
+        for role in roles
+    }

@@ -178,7 +178,9 @@ def test_memory_that_grows_to_the_end_is_a_leak_and_a_cache_that_fills_is_none()
     million = 1_000_000
     filling = looks([0, 3 * million, 5 * million, 5 * million, 5 * million, 5 * million])
     leaking = looks([0, million, 2 * million, 3 * million, 4 * million, 5 * million])
+    stepping = looks([0, 0, 0, 0, 6 * million, 6 * million, 6 * million, 6 * million])
     assert claims.growth(filling)["worker"] < 1000
+    assert claims.growth(stepping)["worker"] < 1000
     assert round(claims.growth(leaking)["worker"]) == 50_000
     assert broken(claims.of_cycles([], leaking)) == 1
     assert claims.growth(leaking[:2]) == {}
