@@ -28,7 +28,7 @@ EPOCHS = 60
 STEPS = 8  #: an epoch
 FIRST_KILL, LAST_KILL = 60, 160  #: the step at which it comes, of all
 STEP_S = 0.01
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 
 _MODEL = """
 import os, time

@@ -63,7 +63,8 @@ class Cluster:
 
     def wait_ready(self) -> None:
         self.wait(
-            lambda: set(self.workers) <= self.scheduler(lambda dask_scheduler: dask_scheduler.tiny.ready)
+            lambda: set(self.workers) <= self.scheduler(lambda dask_scheduler: dask_scheduler.tiny.ready),
+            timeout_s=90,  # each zygote imports torch, on a busy machine for half a minute
         )
 
     def call(self, worker: str, op: str, **arguments: Any) -> Any:
