@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ def fold(events: Iterable[Event], view: RunView | None = None) -> RunView:
         ValueError: no view was given and there are no events.
     """
     measured = Measured()  # a long history is put into the curves at once, not event by event
+    used: dict[int, list[UsageReading]] = {}  # so are its readings, by rank
     seq = view.seq if view is not None else 0
     for event in events:
         if view is None:
@@ -43,6 +44,9 @@ def fold(events: Iterable[Event], view: RunView | None = None) -> RunView:
             if event.kind is EventKind.METRICS:
                 measured.add(event.rank or 0, event.payload["columns"])
                 continue
+            if event.kind is EventKind.USAGE:
+                _add_usage(used, view, event)
+                continue
             if event.kind in _READ_CURVES:
                 view = replace(view, curves=measured.put_into(view.curves))
             view = _FOLDS[event.kind](view, event)
@@ -50,9 +54,10 @@ def fold(events: Iterable[Event], view: RunView | None = None) -> RunView:
             pass
     if view is None:
         raise ValueError("no events")
-    if seq == view.seq and not measured:
+    if seq == view.seq and not measured and not used:
         return view
-    return replace(view, curves=measured.put_into(view.curves), seq=seq)
+    usage = {**view.usage, **{rank: tuple(readings) for rank, readings in used.items()}}
+    return replace(view, curves=measured.put_into(view.curves), usage=usage, seq=seq)
 
 
 _OF_AN_ATTEMPT = ("progress", "remark", "proof")  #: streams
@@ -126,20 +131,23 @@ def _state(view: RunView, event: Event) -> RunView:
     )
 
 
-def _usage(view: RunView, event: Event) -> RunView:
+def _add_usage(used: dict[int, list[UsageReading]], view: RunView, event: Event) -> None:
+    """Put a reading behind those of its rank, which are ``view``'s where ``used`` has none yet."""
     rank = event.rank or 0
     reading = UsageReading(
         time=event.time,
         cpu_cores=float(event.payload.get("cpu_cores", 0.0)),
         memory_bytes=int(event.payload.get("memory_bytes", 0)),
     )
-    readings = (*view.usage.get(rank, ()), reading)
+    if rank not in used:
+        used[rank] = list(view.usage.get(rank, ()))
+    readings = used[rank]
+    readings.append(reading)
     if len(readings) > USAGE_READINGS_KEPT:
-        readings = _thinned(readings, USAGE_READINGS_KEPT // 2)
-    return replace(view, usage={**view.usage, rank: readings})
+        used[rank] = list(_thinned(readings, USAGE_READINGS_KEPT // 2))
 
 
-def _thinned(readings: tuple[UsageReading, ...], count: int) -> tuple[UsageReading, ...]:
+def _thinned(readings: Sequence[UsageReading], count: int) -> tuple[UsageReading, ...]:
     """At most about ``count``: the oldest reading in each of equal spans of time, and the newest of all."""
     total = readings[-1].time - readings[0].time
     # Powers of two, so that the spans of the next thinning are made of whole ones of this one.
@@ -245,7 +253,6 @@ def _artifact(view: RunView, event: Event) -> RunView:
 _READ_CURVES = frozenset({EventKind.STATE, EventKind.CHECKPOINT})
 _FOLDS = {
     EventKind.STATE: _state,
-    EventKind.USAGE: _usage,
     EventKind.LOG: _log,
     EventKind.CHECKPOINT: _checkpoint,
     EventKind.ERROR: _error,
