@@ -15,6 +15,7 @@ from types import TracebackType
 
 BLOCK_BYTES = 4096  #: disks take multiples of it; every common file system does
 BUFFER_BYTES = 2 << 20
+LARGE_BYTES = 1 << 18  #: what is longer is not copied, where it can be written as it lies
 _REFUSED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
@@ -52,7 +53,7 @@ class DirectFile:
     def write(self, data: bytes | memoryview) -> int:
         """Take ``data``; it is copied, and some of it may be on the disk only after :meth:`sync`."""
         view = memoryview(data).cast("B")
-        done = 0
+        done = self._from_where_it_lies(view)
         while done < len(view):
             some = min(len(view) - done, BUFFER_BYTES - self._filled)
             self._buffer[self._filled : self._filled + some] = view[done : done + some]
@@ -62,6 +63,24 @@ class DirectFile:
                 self._put(BUFFER_BYTES)
         self.size_bytes += done
         return done
+
+    def _from_where_it_lies(self, view: memoryview) -> int:
+        """Write whole blocks of ``view`` without copying them, where file and memory are at a block; how many bytes."""
+        if not self._is_direct or len(view) < LARGE_BYTES or self._filled % BLOCK_BYTES:
+            return 0
+        if _address(view) % BLOCK_BYTES:
+            return 0
+        if self._filled:
+            self._put(self._filled)
+        whole = len(view) - len(view) % BLOCK_BYTES
+        try:
+            self._write_all(view[:whole])
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
+            self._plainly()
+            self._write_all(view[:whole])
+        return whole
 
     def flush(self) -> None:
         """Nothing: `torch.save` calls it, and what is left is written by :meth:`sync`."""
@@ -108,3 +127,9 @@ class DirectFile:
             flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
             fcntl.fcntl(self._fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
             self._is_direct = False
+
+
+def _address(view: memoryview) -> int:
+    import numpy as np
+
+    return int(np.frombuffer(view, np.uint8).__array_interface__["data"][0])

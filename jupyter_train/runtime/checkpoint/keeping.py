@@ -174,12 +174,12 @@ class Keeping:
             folder = self._folder / copy.content["sharded"]["folder"]
             size = self._circle.write(folder, copy.shards.tensors())
         try:
-            size += write_file(self._folder / file.name, copy.content)
+            size += write_file(self._folder / file.name, copy.content, in_large=copy.copied.in_large)
         except OSError as error:
             # With room for one more than the last, the second last gives way: a retry needs the newest.
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._drop(1, snapshot.best):
                 raise
-            size += write_file(self._folder / file.name, copy.content)
+            size += write_file(self._folder / file.name, copy.content, in_large=copy.copied.in_large)
         part = CheckpointPart(
             number=snapshot.number,
             step=snapshot.step,

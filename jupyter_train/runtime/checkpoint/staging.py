@@ -12,6 +12,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
+from jupyter_train.runtime.checkpoint.directfile import BLOCK_BYTES, LARGE_BYTES
+
 ALIGNMENT = 64  #: bytes: of each copy, so that a tensor of any type may lie there
 PIECE_BYTES = 2 << 20  #: memory comes in multiples of it, so that a little more state fits, too
 
@@ -75,11 +77,14 @@ class _Range:
 class Copied:
     """The memory in which the copies of one snapshot lie, until it is released."""
 
-    def __init__(self, pool: StagingPool, memory: list[_Memory], events: list[Any], size: int) -> None:
+    def __init__(
+        self, pool: StagingPool, memory: list[_Memory], events: list[Any], size: int, pieces: int
+    ) -> None:
         self._pool = pool
         self._memory = memory
         self._events = events
         self.size_bytes = size
+        self.in_large = pieces * BLOCK_BYTES < size // 50  #: to begin each at a block costs less than 2 %
 
     def wait(self) -> None:
         """Until the devices have made the copies."""
@@ -139,7 +144,8 @@ class Staging:
             piece = self._pool.take(size, pinned=pinned)
             memory.append(piece)
             offset = 0
-            for one in ranges:
+            # The large ones first: each lies at a block of its own, so that it can be written as it is.
+            for one in sorted(ranges, key=lambda one: one.start - one.end):
                 _copy_range(one, piece, offset, pinned=pinned)
                 offset += _aligned(one.end - one.start)
             if pinned:
@@ -149,7 +155,7 @@ class Staging:
                     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
                     event.record()
                     events.append(event)
-        return Copied(self._pool, memory, events, total)
+        return Copied(self._pool, memory, events, total, len(self._ranges))
 
 
 def _copy_range(one: _Range, piece: _Memory, offset: int, *, pinned: bool) -> None:
@@ -179,4 +185,5 @@ def _extent(tensor: Any) -> tuple[int, int]:
 
 
 def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
+    step = BLOCK_BYTES if size >= LARGE_BYTES else ALIGNMENT
+    return -(-size // step) * step
