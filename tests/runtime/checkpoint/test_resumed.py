@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import pytest
 
 from tests.runtime.checkpoint.resumed import Case, Story, stories
@@ -36,6 +39,18 @@ out = [seen, history, epoch]
 """
 )
 EVERY_THIRD = "if seen % 3 == 0: train.checkpoint(model=model)"
+AUG = """
+class Noisy(Dataset):
+    def __len__(self): return N
+    def __getitem__(self, k):
+        return X[k] + .1 * torch.randn(10) * {amount}, Y[k]
+model = mlp(); opt = torch.optim.Adam(model.parameters(), lr=1e-2)
+loader = DataLoader(Noisy(), batch_size=12, shuffle=True, num_workers=2, {extra})
+for epoch in train.epochs(3):
+    for i, (x, y) in enumerate(loader):
+        opt.zero_grad(); loss = F.cross_entropy(model(x), y); loss.backward(); opt.step()
+        if i == {at}: train.checkpoint()
+"""
 CASES = {
     "at the ends of epochs": Case(
         cell=PLAIN.format(inner="pass", outer="train.checkpoint(model=model, optimizer=opt)"), kills=(9, 16)
@@ -281,6 +296,151 @@ for epoch in train.epochs(2):
 """,
         kills=(6, 13),
     ),
+    "workers that persist": Case(
+        cell=AUG.format(amount=1, extra="persistent_workers=True", at=3), kills=(6, 13, 20)
+    ),
+    "kept while uneven batches are drawn ahead": Case(
+        cell=AUG.format(amount=1, extra="", at=0), kills=(3, 10, 18)
+    ),
+    "a loop that trains under a condition": Case(
+        cell=MODEL
+        + """
+def run(phase):
+    for i, (x, y) in enumerate(loader):
+        opt.zero_grad()
+        out = model(x); loss = F.cross_entropy(out, y)
+        if phase == "train" and i > 1:
+            loss.backward(); opt.step()
+        if i == 4: train.checkpoint()
+for epoch in train.epochs(3):
+    run("train")
+out = 1
+""",
+        kills=(5, 9),
+    ),
+    "two losses and two optimizers": Case(
+        cell="""
+G = mlp(4, 16, 10); model = mlp(10, 16, 1)
+og = torch.optim.Adam(G.parameters(), lr=1e-2); od = torch.optim.Adam(model.parameters(), lr=1e-2)
+loader = DataLoader(TensorDataset(X, Y), batch_size=12, shuffle=True)
+bce = F.binary_cross_entropy_with_logits
+for epoch in train.epochs(3):
+    for i, (x, y) in enumerate(loader):
+        z = torch.randn(len(x), 4)
+        od.zero_grad()
+        d_loss = bce(model(x), torch.ones(len(x), 1)) + bce(model(G(z).detach()), torch.zeros(len(x), 1))
+        d_loss.backward(); od.step()
+        og.zero_grad(); g_loss = bce(model(G(z)), torch.ones(len(x), 1)); g_loss.backward(); og.step()
+        if i in (2, 5): train.checkpoint()
+out = [p.sum().item() for p in G.parameters()]
+""",
+        kills=(10, 18, 30),
+    ),
+    "an iterator from before the loop": Case(
+        cell=MODEL
+        + """
+it = iter(DataLoader(TensorDataset(X, Y), batch_size=5, shuffle=True))
+next(it)
+for epoch in train.epochs(3):
+    for i in range(4):
+        x, y = next(it)
+        opt.zero_grad(); loss = F.cross_entropy(model(x), y); loss.backward(); opt.step()
+    train.checkpoint()
+""",
+        kills=(6, 10),
+    ),
+    "an iterator begun anew in the loop": Case(
+        cell=MODEL
+        + """
+it = iter(loader)
+for epoch in train.epochs(4):
+    for i in range(5):
+        try: x, y = next(it)
+        except StopIteration:
+            it = iter(loader); x, y = next(it)
+        opt.zero_grad(); loss = F.cross_entropy(model(x), y); loss.backward(); opt.step()
+    train.checkpoint()
+""",
+        kills=(7, 12, 17),
+    ),
+    "zip and islice": Case(
+        cell=MODEL
+        + """
+import itertools
+for epoch in train.epochs(3):
+    for i, (x, y) in zip(range(100), itertools.islice(loader, 5)):
+        opt.zero_grad(); loss = F.cross_entropy(model(x), y); loss.backward(); opt.step()
+        if i == 2: train.checkpoint()
+    train.log(i=i)
+""",
+        kills=(4, 9),
+    ),
+    "counters of all kinds": Case(
+        cell=MODEL
+        + """
+from collections import deque, Counter
+state = {"model": model, "opt": opt, "step": 0, "best": [1e9]}
+window = deque(maxlen=3); counts = Counter(); tags = {"a"}
+class Early:
+    def __init__(self): self.bad, self.best, self.log = 0, None, {}
+    def __call__(self, v):
+        if self.best is None or v < self.best: self.best = v; self.bad = 0
+        else: self.bad += 1
+        self.log[len(self.log)] = v
+early = Early()
+def make():
+    n = 0
+    def bump():
+        nonlocal n
+        n += 1
+        return n
+    return bump
+bump = make()
+glob = 0
+def count():
+    global glob
+    glob += 1
+def fit():
+    best = None
+    for epoch in train.epochs(3):
+        for i, (x, y) in enumerate(loader):
+            opt.zero_grad(); loss = F.cross_entropy(model(x), y); loss.backward(); opt.step()
+            state["step"] += 1; window.append(round(loss.item(), 9)); counts[i] += 1; tags.add(str(i)); count(); bump()
+            if i == 2: train.checkpoint()
+        early(round(loss.item(), 9))
+        best = loss.item() if best is None else min(best, loss.item())
+    return best
+out = [fit(), state["step"], list(window), sorted(counts.items()), sorted(tags), early.__dict__, bump(), glob]
+""",
+        kills=(4, 11),
+    ),
+    "all random numbers": Case(
+        cell=MODEL
+        + """
+import random, numpy as np
+for epoch in train.epochs(3):
+    for i, (x, y) in enumerate(loader):
+        k = random.random() + np.random.rand()
+        x = x + k * torch.from_numpy(np.random.randn(*x.shape))
+        opt.zero_grad(); loss = F.cross_entropy(model(x), y); loss.backward(); opt.step()
+        if i == 2: train.checkpoint()
+    train.log(r=random.random(), n=np.random.rand(), t=torch.rand(()).item())
+""",
+        kills=(4, 11),
+    ),
+    "a generator around the loader": Case(
+        cell=MODEL
+        + """
+def bar(it):
+    for one in it: yield one
+for epoch in train.epochs(3):
+    for i, (x, y) in enumerate(bar(loader)):
+        opt.zero_grad(); loss = F.cross_entropy(model(x), y); loss.backward(); opt.step()
+        if i == 2: train.checkpoint()
+    train.log(i=i)
+""",
+        kills=(4, 9),
+    ),
 }
 
 
@@ -298,6 +458,32 @@ def _never_resumed(story: Story) -> str:
     return "" if story.points else "it began at its start"
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_a_run_taken_up_again_is_the_same_to_the_bit(ranks: int) -> None:
-    assert not verdicts(CASES, Way(ranks=ranks))
+#: Killed more than once, so that an attempt goes on from what another one that went on has kept.
+SEVERAL_TIMES = (
+    "in the middle of epochs",
+    "two loops, and one in another",
+    "an iterator begun anew in the loop",
+)
+#: What depends on how one rank reads its loaders.
+ALONE = (
+    *("in the middle of epochs", "by the clock", "a class", "zipped loaders", "a stream", "zip and islice"),
+    *("workers and random augmentation", "an iterator from before the loop", "two loops, and one in another"),
+)
+
+
+def chosen(names: Iterable[str]) -> dict[str, Case]:
+    """The cases of those names, killed once but for a few."""
+    return {
+        name: CASES[name] if name in SEVERAL_TIMES else replace(CASES[name], kills=CASES[name].kills[-1:])
+        for name in names
+    }
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("ranks", "names"),
+    [(1, ALONE), (2, tuple(CASES)[::2]), (2, tuple(CASES)[1::2]), (4, ("in the middle of epochs",))],
+    ids=["alone", "two ranks", "two ranks, the others", "four ranks"],
+)
+def test_a_run_taken_up_again_is_the_same_to_the_bit(ranks: int, names: tuple[str, ...]) -> None:
+    assert not verdicts(chosen(names), Way(ranks=ranks, limit_s=120.0))
