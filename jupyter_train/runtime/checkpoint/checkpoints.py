@@ -231,7 +231,11 @@ class Checkpoints:
                     self._has_arrived()
 
     def _epoch_ends(self, loop: Epochs, frame: FrameType | None) -> None:
-        if self._wish is None and self._rhythm.every_s is not None:
+        if self._rhythm.by_default and self._engine.ranks > 1 and not self._engine.is_alike:
+            self._wish = (
+                self._wish or Wish()
+            )  # each rank may train something else, and has nobody to wait for
+        elif self._wish is None and self._rhythm.every_s is not None:
             since_s = self._clock() - self._last
             least_s = min(LEAST_S, self._rhythm.every_s) if self._rhythm.by_default else self._rhythm.every_s
             if self._engine.agree(since_s >= least_s or (self._rhythm.by_default and not self._has_kept)):
