@@ -21,7 +21,7 @@ from jupyter_train.errors import CheckpointUnreadable
 from jupyter_train.record.checkpoint import ResumePoint, checkpoint_part
 from jupyter_train.runtime.checkpoint.keeping import Keeping
 from jupyter_train.runtime.checkpoint.loading import load_all
-from jupyter_train.runtime.checkpoint.reader import contents, read_point
+from jupyter_train.runtime.checkpoint.reader import contents, read_file, read_point
 from jupyter_train.runtime.checkpoint.sharded import agree
 from jupyter_train.runtime.checkpoint.state import Snapshot
 from tests.runtime.parallel.ranks import Outcome, _in_processes
@@ -161,6 +161,14 @@ def test_a_sharded_model_goes_on_where_it_stood_and_is_read_whole_by_one_process
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
     optimizer.load_state_dict(loaded["optimizer"])
     assert {one["step"].item() for one in loaded["optimizer"]["state"].values()} == {5.0}
+
+    alone = torch.nn.Sequential(torch.nn.Linear(7, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
+    its_optimizer = torch.optim.Adam(alone.parameters(), lr=0.1)
+    saved = read_file(folder / "checkpoint-1-3.pt")["shared"]
+    load_all({"model": alone, "optimizer": its_optimizer}, saved)
+    for one, other in zip(alone.parameters(), model.parameters(), strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(its_optimizer.state[one]["exp_avg"], optimizer.state[other]["exp_avg"])
 
     class Evil:
         def __reduce__(self) -> Any:
