@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from jupyter_train.record import CheckpointPart, Gathered, ResumePoint, RunSpec, WholeLoop
+from jupyter_train.record import Checkpoint, CheckpointPart, Gathered, ResumePoint, RunSpec, WholeLoop
 
 _KEEPS = re.compile(r"\btrain\.(epochs|checkpoint)\b")
 MOST_ATTEMPTS = 8  #: those after a loss are not counted
@@ -42,9 +42,12 @@ class Course:
 
     @property
     def begin(self) -> ResumePoint | None:
-        """Where the next attempt begins; None: from the start. Only a checkpoint that every rank has written counts."""
-        whole = self.gathered.whole
-        return whole[-1].resume_point(self.run_id) if whole else self.resume
+        """Where the next attempt begins; None: from the start.
+
+        Only a checkpoint that every rank has written counts, and that stands in a loop over ``train.epochs``.
+        """
+        usable = _usable(self.gathered)
+        return usable[-1].resume_point(self.run_id) if usable else self.resume
 
     def with_part(self, attempt: int, rank: int, part: CheckpointPart) -> Course:
         """This and what ``rank`` told of a checkpoint."""
@@ -81,11 +84,17 @@ def keeps_checkpoints(spec: RunSpec) -> bool:
 
 
 def _back(gathered: Gathered, count: int) -> Gathered:
-    """``gathered`` up to the ``count``-th newest whole checkpoint; nothing where there is none."""
-    if len(gathered.whole) < count:
+    """``gathered`` up to the ``count``-th newest checkpoint that can be gone on from; nothing where there is none."""
+    usable = _usable(gathered)
+    if len(usable) < count:
         return Gathered()
-    one = gathered.whole[-count]
+    one = usable[-count]
     return gathered.back_to(one.attempt, one.number)
+
+
+def _usable(gathered: Gathered) -> list[Checkpoint]:
+    """Checkpoints that an attempt can go on from: outside of ``train.epochs`` nothing says where the cell stood."""
+    return [one for one in gathered.whole if one.epoch is not None]
 
 
 def to_be_whole(

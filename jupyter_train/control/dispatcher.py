@@ -70,7 +70,7 @@ _RINGS: dict[Timer, Input] = {
 }
 
 SLICE_S = 0.002  #: events are taken in for so long before others get their turn
-IN_MEMORY = 16  #: ended runs whose events stay in memory
+IN_MEMORY = 16  #: ended runs whose specification and newest events stay in memory
 REPLACED_S = 30.0  #: so soon a lost worker is replaced, where somebody looks after the cluster
 SET_BACK_S = 2.0  #: less is a clock that is kept right by little steps
 
@@ -92,7 +92,7 @@ class Dispatcher:
         self._held: dict[str, str] = {}  #: worker → the run whose rank it has
         self._retry: asyncio.TimerHandle | None = None
         self._stopped_early: list[str] = []  #: ids of runs that were to be stopped before they came
-        self._ended: list[str] = []  #: runs whose events are still in memory, oldest end first
+        self._ended: list[str] = []  #: runs of which all is still in memory, oldest end first
         self._acts: dict[type[Command], Callable[[LiveRun, Any], None]] = {
             Announce: self._announce,
             Report: self._report,
@@ -293,7 +293,7 @@ class Dispatcher:
                 self.place()
             self._ended.append(run.spec.run_id)
             if len(self._ended) > IN_MEMORY:
-                self.runs[self._ended.pop(0)].log.forget()
+                self.runs[self._ended.pop(0)].forget()
 
     def _report(self, run: LiveRun, told: Report) -> None:
         self._record(run, [(run.error_event(told), None)])

@@ -36,6 +36,14 @@ class LiveRun:
         self.set_back_s = 0.0  #: its log says that the machine's clock was set back by so much
         self._changed = asyncio.Event()
 
+    def forget(self) -> None:
+        """It is over, and has been for a while: keep no more than tells that it was here. The journal has the rest."""
+        self.log.forget()
+        spec = self.spec
+        self.spec = RunSpec(
+            run_id=spec.run_id, name=spec.name, source="", ranks=spec.ranks, cluster=spec.cluster
+        )
+
     def notify(self) -> None:
         """Wake everybody who waits for an event of this run."""
         self._changed.set()

@@ -88,7 +88,7 @@ def next_sentence(
     """
     which = f"{cause}; attempt {attempt} of {attempts}"
     if resume is None and keeps:
-        return f"{which} starts over: no checkpoint was on disk yet"
+        return f"{which} starts over: no checkpoint of a loop over train.epochs was on disk yet"
     if resume is None:
         return f"{which} starts over: the cell keeps no checkpoint (train.epochs, train.checkpoint)"
     if resume.run_id != run_id:

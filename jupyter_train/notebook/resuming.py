@@ -45,7 +45,12 @@ def chosen(view: RunView, wanted: Resume, *, name: str) -> Checkpoint:
     Raises:
         RunError: there is none; says which there are.
     """
-    kept = view.checkpoints
+    kept = [one for one in view.checkpoints if one.epoch is not None]
+    if view.checkpoints and not kept:
+        raise RunError(
+            f"the checkpoints of run {name} ({view.run_id}) were made outside of a loop over  train.epochs(n),  so nothing "
+            f'says where a cell would go on. What they hold:  jt.run("{view.run_id}").checkpoints[-1].load()'
+        )
     if not kept:
         raise RunError(
             f"run {name} ({view.run_id}) has no checkpoint to resume from. A cell keeps some with  "

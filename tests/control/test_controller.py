@@ -16,7 +16,7 @@ from jupyter_train.control.controller import Controller
 from jupyter_train.control.spool import spool_path
 from jupyter_train.errors import StoreError
 from jupyter_train.home import private_folder
-from jupyter_train.record import Event, EventKind, pack_event, unpack_event
+from jupyter_train.record import Event, EventKind, RunSpec, pack_event, unpack_event
 from jupyter_train.store import JournalReader, JournalWriter
 from tests.control.conftest import Cluster, spec, with_cluster
 from tests.control.fake_agent import FakeAgent, error, event, metrics
@@ -610,3 +610,14 @@ def test_a_log_that_was_forgotten_says_so() -> None:
     assert log.after(1, at_most_bytes=10**6) is None
     assert log.after(3, at_most_bytes=10**6) == []
     assert log.last == 3
+
+
+def test_of_a_run_that_ended_long_ago_the_controller_keeps_only_that_it_was_here() -> None:
+    from jupyter_train.control.live import LiveRun
+
+    spec = RunSpec(
+        run_id="20260101-000000-abcdef", name="old", source="x" * 10**6, ranks=2, environment={"A": "b"}
+    )
+    run = LiveRun(spec, lambda: 0.0)
+    run.forget()
+    assert run.spec == RunSpec(run_id=spec.run_id, name="old", source="", ranks=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from jupyter_train.control.again import keeps_checkpoints
@@ -140,11 +142,21 @@ def test_without_a_checkpoint_it_starts_over_and_says_so() -> None:
         (reason,) = retrying(life)
         assert reason.startswith("rank 1 was killed by signal 9; attempt 2 of 2 starts over: ")
         assert reason.endswith(
-            "no checkpoint was on disk yet"
+            "no checkpoint of a loop over train.epochs was on disk yet"
             if told
             else "the cell keeps no checkpoint (train.epochs, train.checkpoint)"
         )
         assert resumed_at(life.placed_again()) is None
+
+
+def test_a_checkpoint_outside_of_the_epochs_does_not_say_where_to_go_on() -> None:
+    life = Life(retries=1).running()
+    kept(life, 1)
+    for rank in range(life.ranks):
+        life(CheckpointKept(attempt=1, rank=rank, part=replace(part(1, 2, rank), epoch=None)))
+    life.exits(1, KILLED)
+    life.exits(0, STOPPED)
+    assert resumed_at(life.placed_again()) == 10
 
 
 @pytest.mark.parametrize(

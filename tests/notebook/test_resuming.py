@@ -17,11 +17,12 @@ from tests.notebook.fakes import FakeControl, FakeRun, succeed
 RUN = "20261122-153000-ab12cd"
 
 
-def kept(number: int, step: int, attempt: int = 1) -> Checkpoint:
+def kept(number: int, step: int, attempt: int = 1, epoch: int | None = 0) -> Checkpoint:
     return Checkpoint(
         attempt=attempt,
         number=number,
         step=step,
+        epoch=epoch,
         files=(f"checkpoint-{attempt}-{number}.pt",),
         workers=("w0",),
     )
@@ -51,6 +52,12 @@ def test_a_step_without_a_checkpoint_is_told_the_nearest() -> None:
 def test_a_run_that_kept_none_says_how_some_are_kept() -> None:
     with pytest.raises(RunError, match=r"has no checkpoint to resume from.*train\.checkpoint.*train\.epochs"):
         chosen(view(), Resume(run="r"), name="r")
+
+
+def test_checkpoints_outside_of_the_epochs_cannot_be_gone_on_from_and_it_says_how_they_are_read() -> None:
+    with pytest.raises(RunError, match=r"outside of a loop over  train\.epochs.*\.load\(\)"):
+        chosen(view(kept(1, 100, epoch=None)), Resume(run="r"), name="r")
+    assert chosen(view(kept(1, 100), kept(2, 200, epoch=None)), Resume(run="r"), name="r").number == 1
 
 
 def keeps(run: FakeRun) -> None:

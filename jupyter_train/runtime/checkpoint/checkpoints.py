@@ -398,10 +398,10 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _is_left_by_break(frame: FrameType) -> bool:
-    """The loop in ``frame`` is left by ``break`` or ``return``, not by an error: what drops it is a plain POP_TOP."""
+    """The loop in ``frame`` is left by ``break`` or ``return``, not by an error: what drops it is a plain pop."""
     import opcode
 
-    return frame.f_code.co_code[frame.f_lasti] == opcode.opmap["POP_TOP"]
+    return opcode.opname[frame.f_code.co_code[frame.f_lasti]] in ("POP_TOP", "POP_ITER")
 
 
 def _in_words(label: str) -> str:
