@@ -12,6 +12,8 @@ import torch
 
 import jupyter_train as jt
 from jupyter_train import cluster
+from jupyter_train.cluster import connect
+from jupyter_train.cluster.session import Session
 from jupyter_train.home import journals_folder
 from jupyter_train.notebook.session import current_session
 from jupyter_train.record import RunState
@@ -23,7 +25,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 @pytest.fixture
-def fresh_session() -> Iterator[None]:
+def fresh_session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Connections of this test's own: other tests go on with the cluster that they share."""
+    monkeypatch.setattr(connect, "_session", Session())
     yield
     cluster.close()
     current_session().runs.clear()

@@ -263,6 +263,8 @@ class Header:
         for rank, row in enumerate(rows):
             if row.life == Life.FINISHED:
                 text = "finished the cell"
+            elif row.life == Life.FAILED and row.sequence == 0:
+                text = "ended before it could be asked for its line"  # and the store with it
             elif row.sequence == 0:
                 text = "before its first backward()"
             else:
@@ -305,10 +307,10 @@ def _have_other_terms(rows: list[Row]) -> bool:
     furthest = max(row.sequence for row in rows)
     there = [row for row in rows if row.sequence == furthest]
     return (
-        len({(row.site, row.batch, row.rates) for row in there}) == 1
-        and {Kind(row.kind) for row in there} <= {Kind.STUDY, Kind.BACKWARD}
+        all(row.life == Life.RUNNING for row in rows)
+        and len({(row.site, row.batch, row.rates) for row in there}) == 1
+        and {row.kind for row in there} <= {Kind.STUDY, Kind.BACKWARD}
         and len({(row.kind, row.loss) for row in there}) > 1
-        and all(row.life == Life.RUNNING for row in rows)
     )
 
 

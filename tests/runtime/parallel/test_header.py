@@ -7,9 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from jupyter_train.errors import RanksDiverged
-from jupyter_train.runtime.parallel.board import Life, SharedBoard, board_bytes
+from jupyter_train.runtime.parallel.board import GatherBoard, Life, SharedBoard, board_bytes
 from jupyter_train.runtime.parallel.errors import PeerLost
 from jupyter_train.runtime.parallel.header import Header, Kind
 from jupyter_train.runtime.parallel.hostmemory import map_file, new_file
@@ -198,3 +199,26 @@ def test_each_wait_begins_anew(tmp_path: Path) -> None:
             two[0].look(None)
         two[1].post(Kind.BACKWARD, HERE)
     assert not any(hung for _, hung in WAITS)
+
+
+class BrokenStore:
+    """The store of a run whose rank 0 has ended."""
+
+    def check(self, keys: list[str]) -> bool:
+        raise RuntimeError("Broken pipe")
+
+    def set(self, key: str, value: str) -> None:
+        raise RuntimeError("Broken pipe")
+
+
+def test_a_rank_that_parts_as_the_store_goes_says_its_own_line() -> None:
+    """Rank 0 of several hosts noticed it first, and took the store with it."""
+    groups: Any = SimpleNamespace(rank=1, world_size=2, on_wait=None, store=BrokenStore())
+    board = GatherBoard(groups)
+    header = Header(board, groups, Sites("<cell>"))
+    row = [1, 3, int(Kind.BACKWARD), HERE.key, 0, 0, 0, 0]
+    board._row = torch.tensor(row, dtype=torch.int64)
+    with pytest.raises(
+        RanksDiverged, match=r"rank 0: ended before it could .*; rank 1: line 4 in backward\(\), call 3"
+    ):
+        header.part()
