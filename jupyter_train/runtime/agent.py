@@ -392,7 +392,7 @@ class Office:
             relay.add([link.event(EventKind.LOG, payload)], urgent=True)
 
     async def _bury(self, link: RankLink, text: str) -> None:
-        await self._loop.run_in_executor(None, kill_marked, link.job.marks)
+        await self._loop.run_in_executor(None, partial(kill_marked, link.job.marks, pid=link.pid))
         link.lost(text)
 
     def _usage_read(self, readings: Mapping[int, Reading]) -> None:

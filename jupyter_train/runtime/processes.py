@@ -150,15 +150,22 @@ def marked(marks: Mapping[str, str]) -> Iterator[int]:
             yield int(entry)
 
 
-def kill_marked(marks: Mapping[str, str], *, timeout_s: float = 1.0) -> None:
+def kill_marked(marks: Mapping[str, str], *, pid: int = 0, timeout_s: float = 1.0) -> None:
     """Kill every process that carries all of ``marks``; returns when none is left or after ``timeout_s``.
 
     Asks again until none is found: what is being killed may be forking.
+
+    Args:
+        marks: variables of the environment, with their values.
+        pid: one that has been killed already: dying it has no environment any more, but is there.
+        timeout_s: how long at most.
     """
     deadline = time.monotonic() + timeout_s
-    while pids := [pid for pid in marked(marks) if is_running(pid)]:
-        for pid in pids:
-            kill_group(pid)
+    dying = {pid} if pid else set()
+    while pids := {one for one in {*marked(marks), *dying} if is_running(one)}:
+        for one in pids - dying:
+            kill_group(one)
+        dying |= pids
         if time.monotonic() > deadline:
             return
         time.sleep(0.005)

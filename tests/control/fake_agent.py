@@ -167,6 +167,7 @@ def checkpoint(run_id: str, rank_seq: int, number: int, *, rank: int = 0, attemp
     payload = {
         "number": number,
         "step": 10 * number,
+        "epoch": 0,
         "file": f"checkpoint-{attempt}-{number}{own}.pt",
         "size_bytes": 5,
         "worker": "w",

@@ -51,7 +51,9 @@ causes = st.builds(
 
 def _told(attempt: int, of: int, rank: int, number: int, dropped: bool) -> CheckpointKept:
     file = f"checkpoint-{of}-{number}.{rank}.pt"
-    part = CheckpointPart(number=number, step=number, file=file, size_bytes=1, worker="w", dropped=dropped)
+    part = CheckpointPart(
+        number=number, step=number, epoch=0, file=file, size_bytes=1, worker="w", dropped=dropped
+    )
     return CheckpointKept(attempt=attempt, rank=rank, part=part)
 
 

@@ -74,7 +74,9 @@ def told_by(
 def part(rank: int, attempt: int, number: int, step: int, *, dropped: bool = False) -> CheckpointPart:
     own = f".{rank}" if rank else ""
     file = f"checkpoint-{attempt}-{number}{own}.pt"
-    return CheckpointPart(number=number, step=step, file=file, size_bytes=1, worker="w", dropped=dropped)
+    return CheckpointPart(
+        number=number, step=step, epoch=0, file=file, size_bytes=1, worker="w", dropped=dropped
+    )
 
 
 class Run:

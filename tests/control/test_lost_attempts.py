@@ -49,7 +49,7 @@ async def test_a_killed_rank_is_launched_again_from_the_newest_checkpoint(cluste
     assert second is not None
     assert second == launched(cluster, 0)[1]
     assert second["files"] == ("checkpoint-1-1.pt", "checkpoint-1-1.1.pt")
-    reason = "rank 1 was killed by signal 9; attempt 2 of 2 goes on from step 10"
+    reason = "rank 1 was killed by signal 9; attempt 2 of 2 goes on from step 10 (epoch 0)"
     assert [past.reason for past in view.past] == [reason]
     assert view.remarks == (f"attempt 1: {reason}",)
     assert view.errors == {}
