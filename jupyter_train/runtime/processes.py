@@ -163,8 +163,8 @@ def kill_marked(marks: Mapping[str, str], *, pid: int = 0, timeout_s: float = 1.
     deadline = time.monotonic() + timeout_s
     dying = {pid} if pid else set()
     while pids := {one for one in {*marked(marks), *dying} if is_running(one)}:
-        for one in pids - dying:
-            kill_group(one)
+        for one in pids:
+            kill_group(one)  # again and again: a fresh fork has no group of its own yet
         dying |= pids
         if time.monotonic() > deadline:
             return

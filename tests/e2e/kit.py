@@ -144,7 +144,7 @@ class Notebook:
 
         A reader of the journal learns it a commit later than who asks the controller.
         """
-        wait_until(lambda: self._summary(name).state.is_terminal, 5)
+        wait_until(lambda: self._summary(name).state.is_terminal, 20)
         return str(self._summary(name).state)
 
     def run_is(self, name: str, state: str) -> bool:

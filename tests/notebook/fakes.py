@@ -26,7 +26,7 @@ class FakeRun:
         self.control = control
         self.spec = spec
         self.packed: list[bytes] = []
-        self.now = 1_700_000_000.0
+        self.now = 1_700_000_000.0 + 100.0 * len(control.runs)  # ids of one second sort by chance
         self.ended = False
         self.stops: list[tuple[bool, str]] = []
         self.watched = threading.Event()
