@@ -93,8 +93,8 @@ def _back(gathered: Gathered, count: int) -> Gathered:
 
 
 def _usable(gathered: Gathered) -> list[Checkpoint]:
-    """Checkpoints that an attempt can go on from: outside of ``train.epochs`` nothing says where the cell stood."""
-    return [one for one in gathered.whole if one.epoch is not None]
+    """Checkpoints that an attempt can go on from."""
+    return [one for one in gathered.whole if one.says_where]
 
 
 def to_be_whole(

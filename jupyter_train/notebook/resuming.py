@@ -45,7 +45,7 @@ def chosen(view: RunView, wanted: Resume, *, name: str) -> Checkpoint:
     Raises:
         RunError: there is none; says which there are.
     """
-    kept = [one for one in view.checkpoints if one.epoch is not None]
+    kept = [one for one in view.checkpoints if one.says_where]
     if view.checkpoints and not kept:
         raise RunError(
             f"the checkpoints of run {name} ({view.run_id}) were made outside of a loop over  train.epochs(n),  so nothing "

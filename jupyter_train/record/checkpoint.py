@@ -144,6 +144,11 @@ class Checkpoint:
     names: tuple[str, ...] = ()  #: what was kept, as the cell calls it
     metric: Mapping[str, float] = field(default_factory=dict)  #: that it is ranked by
 
+    @property
+    def says_where(self) -> bool:
+        """An attempt can go on from it: outside of ``train.epochs`` nothing says where the cell stood."""
+        return self.epoch is not None
+
     def resume_point(self, run_id: str) -> ResumePoint:
         """This checkpoint, which run ``run_id`` wrote, as the point from which an attempt begins."""
         return ResumePoint(

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jupyter_train.errors import StoreDamaged, StoreError, StoreTooNew
+from jupyter_train.errors import StoreDamaged, StoreError
 from jupyter_train.home import private_folder
 from jupyter_train.record import RunView
-from jupyter_train.store.schema import LOCK_WAIT_S, open_for_reading
+from jupyter_train.store.schema import LOCK_WAIT_S, check_tables, open_for_reading
 from jupyter_train.store.summary import RunSummary, from_json, to_json
 
 VERSION = 1
@@ -142,15 +142,8 @@ class Labels:
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if application != APPLICATION_ID or version < 1:
-        raise StoreDamaged(f"{path} is not a file of labels of jupyter_train; move it away.")
-    if version > VERSION:
-        raise StoreTooNew(
-            f"{path} was written by a newer jupyter_train (labels version {version}; "
-            f"this one reads up to {VERSION}). Upgrade with  pip install -U jupyter_train."
-        )
+    foreign = "is not a file of labels of jupyter_train; move it away."
+    check_tables(db, path, application=APPLICATION_ID, newest=VERSION, foreign=foreign, what="labels")
 
 
 def _told(path: Path, error: Exception) -> StoreError:

@@ -204,20 +204,41 @@ def _reading(
 
 
 def check_version(db: sqlite3.Connection, path: Path) -> None:
-    """Whether the tables are ones that we know.
+    """Whether the tables are ones of a journal that we know.
 
     Raises:
         StoreTooNew: a newer jupyter_train made them.
         StoreDamaged: it is no journal.
     """
-    (application,) = db.execute("PRAGMA application_id").fetchone()
+    foreign = "is not a journal of jupyter_train; move it out of that folder."
+    check_tables(db, path, application=APPLICATION_ID, newest=VERSION, foreign=foreign, what="journal")
+
+
+def check_tables(
+    db: sqlite3.Connection, path: Path, *, application: int, newest: int, foreign: str, what: str
+) -> None:
+    """Whether the file is one of ours, and of a version that we know.
+
+    Args:
+        db: a connection to ``path``.
+        path: for the sentence.
+        application: what marks such a file.
+        newest: version that we know.
+        foreign: what to say of ``path`` where it is none.
+        what: it is.
+
+    Raises:
+        StoreTooNew: a newer jupyter_train made it.
+        StoreDamaged: it is something else.
+    """
+    (found,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if application != APPLICATION_ID or version < 1:
-        raise StoreDamaged(f"{path} is not a journal of jupyter_train; move it out of that folder.")
-    if version > VERSION:
+    if found != application or version < 1:
+        raise StoreDamaged(f"{path} {foreign}")
+    if version > newest:
         raise StoreTooNew(
-            f"{path} was written by a newer jupyter_train (journal version {version}; "
-            f"this one reads up to {VERSION}). Upgrade with  pip install -U jupyter_train."
+            f"{path} was written by a newer jupyter_train ({what} version {version}; "
+            f"this one reads up to {newest}). Upgrade with  pip install -U jupyter_train."
         )
 
 

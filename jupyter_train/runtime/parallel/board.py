@@ -151,10 +151,11 @@ class GatherBoard:
     def latest(self, rank: int) -> Row:
         store = self._groups.store
         row, life = [0] * ROW, 0
-        if rank == self._groups.rank and self._row is not None:
-            row = self._row.tolist()  # known also when the store is not there any more
+        mine = self._row if rank == self._groups.rank else None
+        if mine is not None:
+            row = mine.tolist()  # known also when the store is not there any more
         try:
-            if store.check([f"at/{rank}"]):
+            if mine is None and store.check([f"at/{rank}"]):
                 row = [int(v) for v in store.get(f"at/{rank}").decode().split(",")]
             if store.check([f"life/{rank}"]):
                 life = int(store.get(f"life/{rank}"))
